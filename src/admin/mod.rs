@@ -1,0 +1,1 @@
+//! Our own control service, `podwright.admin.v1`, on the same root-only socket.

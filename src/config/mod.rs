@@ -1,0 +1,1 @@
+//! TOML and flags to validated, typed settings; each key declared `live` or `restart`.

@@ -1,0 +1,1 @@
+//! The seam to containerd: one narrow trait a service, the real client, and a fake world.

@@ -1,0 +1,1 @@
+//! The CRI services: one thin handler a method through one `serve` wrapper.

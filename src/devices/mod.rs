@@ -1,0 +1,1 @@
+//! CDI and OCI-hook files to edits as model values.

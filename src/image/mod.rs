@@ -1,0 +1,1 @@
+//! The lifecycle of images: pull, unpack, list, remove, usage.

@@ -1,0 +1,1 @@
+//! Published views of pods, unique-prefix lookup and list filters.

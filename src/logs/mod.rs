@@ -1,0 +1,1 @@
+//! CRI log framing, writer, reopen, and the pump that never loses a byte.

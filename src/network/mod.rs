@@ -1,0 +1,1 @@
+//! The CNI runtime side: configuration, plugins, attachments, network namespaces.

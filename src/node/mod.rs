@@ -1,0 +1,1 @@
+//! Conditions, features, RuntimeConfig, and the checks behind `podwright doctor`.

@@ -1,0 +1,1 @@
+//! NRI wire and plugin set.

@@ -1,0 +1,1 @@
+//! How operations run: supervisor, joining, locks, unwinder, deadlines, the live table, gates.

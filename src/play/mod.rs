@@ -1,0 +1,1 @@
+//! `podwright play`: runs a Kubernetes Pod manifest on any CRI socket.

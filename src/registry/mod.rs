@@ -1,0 +1,1 @@
+//! The distribution protocol: references to hosts, mirrors, authentication, fetch.

@@ -1,0 +1,1 @@
+//! The lifecycle of pod sandboxes: one file a verb.

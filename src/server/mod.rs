@@ -1,0 +1,1 @@
+//! Assembly order, sockets, signals, drain, the managed containerd.

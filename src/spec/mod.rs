@@ -1,0 +1,1 @@
+//! Pure functions from model and host facts to the OCI runtime spec.

@@ -1,0 +1,1 @@
+//! Records and names on disk.

@@ -1,0 +1,1 @@
+//! Transports for exec, attach and port-forward.

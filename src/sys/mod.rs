@@ -1,0 +1,1 @@
+//! The only unsafe code and the only `/proc`: namespaces, mounts, cgroups, pidfds, atomic files.

@@ -1,0 +1,1 @@
+//! Metrics, timelines, tracing export.
