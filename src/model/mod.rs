@@ -1,12 +1,21 @@
 //! The words of the domain: ids, states, errors, references, digests, units and time. No I/O, nothing async.
 
 pub mod clock;
+pub mod container;
 pub mod digest;
 pub mod error;
 pub mod ids;
+pub mod pod;
+pub mod resources;
+pub mod security;
+pub mod signal;
 pub mod state;
 
 pub use clock::{Clock, Timestamp};
+pub use container::{ContainerConfig, ContainerIdentity};
 pub use digest::{Descriptor, Digest};
 pub use error::{Classify, Context, Error, Kind, Result};
 pub use ids::{ContainerId, ExecId, Pid, SandboxId};
+pub use pod::{PodConfig, PodIdentity};
+pub use resources::Resources;
+pub use signal::Signal;
