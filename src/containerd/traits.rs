@@ -1,0 +1,545 @@
+//! What podwright asks of containerd: one narrow trait a service, domain types only. The real client stands in
+//! `grpc/`, a world with failure points for tests in `fake/`.
+//!
+//! Every method may fail with `Unavailable` (containerd away), `DeadlineExceeded` (it did not answer within the call's
+//! own limit) and the kinds that its documentation names. Dropping a future abandons the call; containerd may still
+//! finish it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use crate::model::{Descriptor, Digest, ExecId, Pid, Result, Signal, Timestamp};
+
+/// A typed payload (protobuf `Any`). containerd's type URLs are bare, without a host before the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// What `value` is.
+    pub type_url: String,
+    /// Its bytes.
+    pub value: Vec<u8>,
+}
+
+impl Payload {
+    /// Type URL of an OCI runtime spec in JSON.
+    pub const SPEC: &'static str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+    /// Type URL of an OCI process in JSON.
+    pub const PROCESS: &'static str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+    /// Type URL of OCI Linux resources in JSON.
+    pub const RESOURCES: &'static str =
+        "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
+    /// Type URL of the runc shim's options.
+    pub const RUNC_OPTIONS: &'static str = "containerd.runc.v1.Options";
+
+    /// A payload of `type_url`.
+    pub fn new(type_url: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        Self {
+            type_url: type_url.into(),
+            value: value.into(),
+        }
+    }
+}
+
+/// A mount as snapshotters describe it and tasks take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootfsMount {
+    /// File system type, e.g. `overlay` or `bind`.
+    pub kind: String,
+    /// Source.
+    pub source: String,
+    /// Target below the root; usually empty.
+    pub target: String,
+    /// Options.
+    pub options: Vec<String>,
+}
+
+/// containerd's record of a container: metadata without a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerRecord {
+    /// Container id.
+    pub id: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Image name that the record refers to, which keeps its content from being collected.
+    pub image: String,
+    /// Shim, e.g. `io.containerd.runc.v2`.
+    pub runtime: String,
+    /// The shim's options.
+    pub runtime_options: Option<Payload>,
+    /// OCI runtime spec.
+    pub spec: Option<Payload>,
+    /// Snapshotter of the root file system; empty where there is none.
+    pub snapshotter: String,
+    /// Key of the root file system's snapshot.
+    pub snapshot_key: String,
+    /// When containerd made it.
+    pub created_at: Timestamp,
+    /// Typed extensions by name.
+    pub extensions: BTreeMap<String, Payload>,
+    /// The sandbox it belongs to (containerd 1.7 and later), so that its shim is joined without a start of the binary.
+    pub sandbox: String,
+}
+
+/// Which fields an update of a record writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordField {
+    /// The OCI spec.
+    Spec,
+    /// All extensions.
+    Extensions,
+    /// All labels.
+    Labels,
+}
+
+/// containerd's Containers service.
+pub trait Containers: Send + Sync {
+    /// The record of `id`; `NotFound` without one.
+    fn get<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ContainerRecord>>;
+    /// The records that carry label `key` = `value`; all records where `label` is `None`.
+    fn list<'a>(
+        &'a self,
+        label: Option<(&'a str, &'a str)>,
+    ) -> BoxFuture<'a, Result<Vec<ContainerRecord>>>;
+    /// Creates a record; `AlreadyExists` where the id is taken.
+    fn create<'a>(&'a self, record: &'a ContainerRecord) -> BoxFuture<'a, Result<ContainerRecord>>;
+    /// Writes the named fields of an existing record.
+    fn update<'a>(
+        &'a self,
+        record: &'a ContainerRecord,
+        fields: &'a [RecordField],
+    ) -> BoxFuture<'a, Result<()>>;
+    /// Deletes a record, not its snapshot; `NotFound` without one, `FailedPrecondition` while it has a task.
+    fn delete<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
+}
+
+/// Standard streams of a task or exec: FIFO paths, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stdio {
+    /// FIFO that the process reads.
+    pub stdin: Option<PathBuf>,
+    /// FIFO that the process writes.
+    pub stdout: Option<PathBuf>,
+    /// FIFO for errors; none with a terminal.
+    pub stderr: Option<PathBuf>,
+    /// Whether the process gets a terminal.
+    pub terminal: bool,
+}
+
+/// What a new task needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskRequest {
+    /// The container it runs.
+    pub id: String,
+    /// Mounts of the root file system.
+    pub rootfs: Vec<RootfsMount>,
+    /// Standard streams.
+    pub stdio: Stdio,
+    /// Options in place of the record's, as a whole; `None` keeps the record's.
+    pub options: Option<Payload>,
+}
+
+/// Where a task or exec is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// Made, not started.
+    Created,
+    /// Its process runs.
+    Running,
+    /// Frozen, or about to be.
+    Paused,
+    /// Its process ended.
+    Stopped,
+    /// The shim does not say.
+    Unknown,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code; 128 + n after signal n.
+    pub code: u32,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What the shim says about a task or exec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskInfo {
+    /// Host pid of the process; 0 where it is gone.
+    pub pid: Pid,
+    /// State.
+    pub state: TaskState,
+    /// How it ended; only when stopped.
+    pub exit: Option<Exit>,
+    /// Standard streams it was created with.
+    pub stdio: Stdio,
+}
+
+/// What a further process in a task needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// The container.
+    pub id: String,
+    /// Name of the process.
+    pub exec: ExecId,
+    /// Standard streams.
+    pub stdio: Stdio,
+    /// OCI process in JSON.
+    pub process: Payload,
+}
+
+/// containerd's Tasks service. `exec` names a further process, `None` the init process.
+pub trait Tasks: Send + Sync {
+    /// Creates the task of a container: the shim is found or started, the OCI runtime's `create` done.
+    fn create<'a>(&'a self, request: &'a TaskRequest) -> BoxFuture<'a, Result<Pid>>;
+    /// Starts a created task or exec.
+    fn start<'a>(&'a self, id: &'a str, exec: Option<&'a ExecId>) -> BoxFuture<'a, Result<Pid>>;
+    /// Asks for one task or exec, with a short limit of its own; `NotFound` where the shim or the process is unknown.
+    fn get<'a>(&'a self, id: &'a str, exec: Option<&'a ExecId>) -> BoxFuture<'a, Result<TaskInfo>>;
+    /// Sends `signal`; with `all`, to every process of the container. `NotFound` once it ended.
+    fn kill<'a>(
+        &'a self,
+        id: &'a str,
+        exec: Option<&'a ExecId>,
+        signal: Signal,
+        all: bool,
+    ) -> BoxFuture<'a, Result<()>>;
+    /// Waits without limit until the process ends.
+    fn wait<'a>(&'a self, id: &'a str, exec: Option<&'a ExecId>) -> BoxFuture<'a, Result<Exit>>;
+    /// Deletes an ended task or exec and says how it ended; `FailedPrecondition` while it runs.
+    fn delete<'a>(&'a self, id: &'a str, exec: Option<&'a ExecId>) -> BoxFuture<'a, Result<Exit>>;
+    /// Adds a process to a running task.
+    fn exec<'a>(&'a self, request: &'a ExecRequest) -> BoxFuture<'a, Result<()>>;
+    /// Applies OCI Linux resources to a running task.
+    fn update<'a>(&'a self, id: &'a str, resources: Payload) -> BoxFuture<'a, Result<()>>;
+    /// Sets the size of a terminal.
+    fn resize<'a>(
+        &'a self,
+        id: &'a str,
+        exec: Option<&'a ExecId>,
+        width: u16,
+        height: u16,
+    ) -> BoxFuture<'a, Result<()>>;
+    /// Closes the process's stdin.
+    fn close_stdin<'a>(
+        &'a self,
+        id: &'a str,
+        exec: Option<&'a ExecId>,
+    ) -> BoxFuture<'a, Result<()>>;
+    /// How often the kernel's OOM killer struck in the task's cgroup, read through the shim; `None` where unknown.
+    fn oom_kills<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<u64>>>;
+}
+
+/// A lease that protects what is created under it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseId(pub String);
+
+/// containerd's Leases service.
+pub trait Leases: Send + Sync {
+    /// Creates a lease; an existing one of the same id counts as success. `expire` bounds its life.
+    fn create<'a>(
+        &'a self,
+        id: &'a LeaseId,
+        expire: Option<Timestamp>,
+        labels: BTreeMap<String, String>,
+    ) -> BoxFuture<'a, Result<()>>;
+    /// Deletes a lease; an unknown one counts as success.
+    fn delete<'a>(&'a self, id: &'a LeaseId) -> BoxFuture<'a, Result<()>>;
+    /// The ids of all leases with label `key` = `value`.
+    fn list<'a>(&'a self, label: (&'a str, &'a str)) -> BoxFuture<'a, Result<Vec<LeaseId>>>;
+    /// Puts a resource under a lease: kind `content` with a digest, or `snapshots/NAME` with a key.
+    fn add_resource<'a>(
+        &'a self,
+        id: &'a LeaseId,
+        kind: &'a str,
+        resource: &'a str,
+    ) -> BoxFuture<'a, Result<()>>;
+}
+
+/// What kind a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotKind {
+    /// Writable.
+    Active,
+    /// Read-only.
+    View,
+    /// Immutable, named by its chain ID.
+    Committed,
+}
+
+/// A snapshot's description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Key, or name once committed.
+    pub name: String,
+    /// Parent's name; empty for the first layer.
+    pub parent: String,
+    /// Kind.
+    pub kind: SnapshotKind,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a snapshot takes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+/// A snapshot about to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotRequest {
+    /// Snapshotter.
+    pub snapshotter: String,
+    /// Key of the new snapshot.
+    pub key: String,
+    /// Parent's name; empty for none.
+    pub parent: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Lease that protects it.
+    pub lease: Option<LeaseId>,
+}
+
+/// containerd's Snapshots service.
+pub trait Snapshots: Send + Sync {
+    /// Makes a writable snapshot; `AlreadyExists` where the key, or for layers the target, is there already.
+    fn prepare<'a>(
+        &'a self,
+        request: &'a SnapshotRequest,
+    ) -> BoxFuture<'a, Result<Vec<RootfsMount>>>;
+    /// Makes a read-only snapshot.
+    fn view<'a>(&'a self, request: &'a SnapshotRequest) -> BoxFuture<'a, Result<Vec<RootfsMount>>>;
+    /// The mounts of an active snapshot or view.
+    fn mounts<'a>(
+        &'a self,
+        snapshotter: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<RootfsMount>>>;
+    /// Makes the active snapshot `request.key` immutable as `name`, with `request.labels`.
+    fn commit<'a>(
+        &'a self,
+        name: &'a str,
+        request: &'a SnapshotRequest,
+    ) -> BoxFuture<'a, Result<()>>;
+    /// Removes a snapshot; `NotFound` without one.
+    fn remove<'a>(&'a self, snapshotter: &'a str, key: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// Describes one snapshot.
+    fn stat<'a>(
+        &'a self,
+        snapshotter: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<SnapshotInfo>>;
+    /// Measures one snapshot.
+    fn usage<'a>(&'a self, snapshotter: &'a str, key: &'a str) -> BoxFuture<'a, Result<Usage>>;
+    /// Describes all snapshots.
+    fn list<'a>(&'a self, snapshotter: &'a str) -> BoxFuture<'a, Result<Vec<SnapshotInfo>>>;
+}
+
+/// A blob in the content store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentInfo {
+    /// Digest.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A blob about to be written.
+#[derive(Clone, Debug)]
+pub struct WriteRequest {
+    /// Name of the ingest.
+    pub ingest: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Digest that the blob must have.
+    pub expected: Digest,
+    /// Lease that protects it.
+    pub lease: LeaseId,
+}
+
+/// How the content store answered a [`WriteRequest`].
+pub enum WriteStart {
+    /// The blob is there already, and now under the lease.
+    Present,
+    /// Write from [`ContentWriter::offset`] on.
+    Open(Box<dyn ContentWriter>),
+}
+
+/// An open ingest. Dropping it keeps what was written, for a later resume.
+pub trait ContentWriter: Send {
+    /// Where the next write goes.
+    fn offset(&self) -> u64;
+    /// Appends bytes, at most 4 MiB a call.
+    fn write(&mut self, data: Bytes) -> BoxFuture<'_, Result<()>>;
+    /// Starts again from offset 0.
+    fn truncate(&mut self) -> BoxFuture<'_, Result<()>>;
+    /// Ends the ingest: the store checks size and digest and sets labels. A blob that got there meanwhile is success;
+    /// `FailedPrecondition` where size or digest differ (the ingest is then aborted).
+    fn commit(&mut self, labels: BTreeMap<String, String>) -> BoxFuture<'_, Result<()>>;
+}
+
+/// containerd's Content service.
+pub trait Content: Send + Sync {
+    /// Describes a blob; `NotFound` without it.
+    fn info<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<ContentInfo>>;
+    /// Reads a whole blob of at most `limit` bytes; `ResourceExhausted` where it is larger.
+    fn read<'a>(&'a self, digest: &'a Digest, limit: u64) -> BoxFuture<'a, Result<Vec<u8>>>;
+    /// Opens an ingest; `Unavailable` while another writer holds it.
+    fn open<'a>(&'a self, request: &'a WriteRequest) -> BoxFuture<'a, Result<WriteStart>>;
+    /// Sets the given labels of a blob and leaves the others.
+    fn label<'a>(
+        &'a self,
+        digest: &'a Digest,
+        labels: BTreeMap<String, String>,
+    ) -> BoxFuture<'a, Result<()>>;
+    /// Throws an ingest away; an unknown one counts as success.
+    fn abort<'a>(&'a self, ingest: &'a str) -> BoxFuture<'a, Result<()>>;
+}
+
+/// containerd's Diff service.
+pub trait Diff: Send + Sync {
+    /// Unpacks a layer blob onto mounts and answers the digest of its uncompressed tar.
+    fn apply<'a>(
+        &'a self,
+        layer: &'a Descriptor,
+        mounts: &'a [RootfsMount],
+    ) -> BoxFuture<'a, Result<Digest>>;
+}
+
+/// An image record: a name that points to a manifest or index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRecord {
+    /// Name.
+    pub name: String,
+    /// What it points to.
+    pub target: Descriptor,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// containerd's Images service.
+pub trait Images: Send + Sync {
+    /// One record; `NotFound` without it.
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ImageRecord>>;
+    /// All records.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<ImageRecord>>>;
+    /// Creates the record, or re-points an existing one and sets the given labels, leaving its others.
+    fn put<'a>(
+        &'a self,
+        image: &'a ImageRecord,
+        lease: Option<&'a LeaseId>,
+    ) -> BoxFuture<'a, Result<()>>;
+    /// Deletes a record; an unknown one counts as success. With `sync`, returns after the garbage collection.
+    fn delete<'a>(&'a self, name: &'a str, sync: bool) -> BoxFuture<'a, Result<()>>;
+}
+
+/// What containerd tells us unasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A process ended; `exec` is `None` for the init process.
+    TaskExit {
+        /// Container id.
+        container: String,
+        /// Exec id text, where it was an exec.
+        exec: Option<String>,
+        /// Host pid.
+        pid: Pid,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// The OOM killer struck in a container's cgroup.
+    TaskOom {
+        /// Container id.
+        container: String,
+    },
+    /// An image record was created, re-pointed or deleted, perhaps by another client.
+    ImageChanged {
+        /// Record name.
+        name: String,
+        /// Whether it is gone.
+        deleted: bool,
+    },
+}
+
+/// containerd's Events service, filtered to our namespace and to the topics of [`Event`].
+pub trait Events: Send + Sync {
+    /// A stream from now on. Events before it are lost; it ends with an error when the connection does.
+    fn subscribe(&self) -> BoxFuture<'_, Result<BoxStream<'static, Result<Event>>>>;
+}
+
+/// A plugin of containerd.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PluginInfo {
+    /// E.g. `io.containerd.snapshotter.v1`.
+    pub kind: String,
+    /// E.g. `overlayfs`.
+    pub id: String,
+    /// Exported facts such as `root`.
+    pub exports: BTreeMap<String, String>,
+    /// Capabilities.
+    pub capabilities: Vec<String>,
+    /// Why it did not load; `None` for a working plugin.
+    pub error: Option<String>,
+}
+
+/// What containerd is: asked at start and after each reconnect, since it may be replaced under us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerVersion {
+    /// As it says itself, e.g. `1.6.20~ds1` or `v2.3.4`.
+    pub text: String,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+/// containerd's Version and Introspection services.
+pub trait Introspection: Send + Sync {
+    /// Asks for the version, with a short limit: the health probe.
+    fn version(&self) -> BoxFuture<'_, Result<ServerVersion>>;
+    /// All plugins.
+    fn plugins(&self) -> BoxFuture<'_, Result<Vec<PluginInfo>>>;
+    /// The OCI `features` document of a runtime (containerd 2.x); `Unimplemented` before.
+    fn runtime_features<'a>(
+        &'a self,
+        runtime: &'a str,
+        options: Option<Payload>,
+    ) -> BoxFuture<'a, Result<Vec<u8>>>;
+    /// Pid of the containerd process by the socket's peer credentials; `None` where it cannot be told.
+    fn server_pid(&self) -> Option<Pid>;
+}
+
+/// The whole seam: one handle a service.
+#[derive(Clone)]
+pub struct Containerd {
+    /// Containers.
+    pub containers: Arc<dyn Containers>,
+    /// Tasks.
+    pub tasks: Arc<dyn Tasks>,
+    /// Snapshots.
+    pub snapshots: Arc<dyn Snapshots>,
+    /// Content.
+    pub content: Arc<dyn Content>,
+    /// Diff.
+    pub diff: Arc<dyn Diff>,
+    /// Images.
+    pub images: Arc<dyn Images>,
+    /// Leases.
+    pub leases: Arc<dyn Leases>,
+    /// Events.
+    pub events: Arc<dyn Events>,
+    /// Version and Introspection.
+    pub introspection: Arc<dyn Introspection>,
+}
