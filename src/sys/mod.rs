@@ -1,1 +1,10 @@
 //! The only unsafe code and the only `/proc`: namespaces, mounts, cgroups, pidfds, atomic files.
+//!
+//! Functions that end in `_blocking` do system calls that may wait: call them from threads made for that, never from
+//! an async worker.
+
+pub mod errno;
+pub mod files;
+pub mod netns;
+pub mod process;
+pub mod readiness;
