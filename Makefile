@@ -1,0 +1,39 @@
+# podwright: `make demo` shows it, `make test` proves it. Both install what they need from Debian and say what they do.
+
+CARGO := deploy/cargo
+PROFILE := --profile ci --locked
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check build images fmt clippy clean
+
+help: ## Say what each target does
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: ## Run an explained two-container pod on this machine, then leave nothing behind (root)
+	@deploy/setup demo
+	@$(CARGO) build $(PROFILE) --bin podwright
+	@deploy/demo/run "$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/ci/podwright"
+
+test: ## Run every test: units, the map of the house, and nodes with a real containerd (root)
+	@deploy/setup test
+	@$(CARGO) test $(PROFILE)
+	@test "$$(id -u)" = 0 || { echo 'test: FAILED: the integration tests were skipped: they make namespaces and mounts'; \
+	  echo '      remedy: run make test as root'; exit 1; }
+
+check: ## Compile everything quickly, run nothing
+	$(CARGO) check --all-targets --locked
+
+build: ## Build the binary as it is released
+	$(CARGO) build --release --locked
+
+images: ## Make the stand-in images in target/images
+	deploy/images/build target/images
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+clippy: ## Lint; warnings are errors
+	$(CARGO) clippy $(PROFILE) --all-targets -- -D warnings
+
+clean: ## Remove what was built
+	$(CARGO) clean
