@@ -3,8 +3,11 @@
 //! Functions that end in `_blocking` do system calls that may wait: call them from threads made for that, never from
 //! an async worker.
 
+pub mod cgroup;
 pub mod errno;
 pub mod files;
+pub mod mounts;
 pub mod netns;
+pub mod openat2;
 pub mod process;
 pub mod readiness;

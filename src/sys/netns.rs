@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::mount::{MntFlags, MsFlags};
+use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 use nix::sys::statfs::FsType;
 
 use super::errno::SysContext;
-use super::files;
-use crate::model::{Error, Result};
+use super::{files, mounts};
+use crate::model::{Context, Error, Result};
 
 /// The kernel's mark of the file system that namespace handles live on.
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
@@ -105,17 +105,7 @@ pub fn is_pinned_blocking(path: &Path) -> Result<bool> {
 /// # Errors
 /// Where the mount or the file stays.
 pub fn remove_blocking(path: &Path) -> Result<()> {
-    const STACKED_MAX: usize = 64;
-    for _ in 0..STACKED_MAX {
-        match nix::mount::umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) => {}
-            Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => break, // no mount (any more)
-            Err(errno) => {
-                return Err(errno)
-                    .sys(|| format!("unpin the network namespace at {}", path.display()));
-            }
-        }
-    }
+    mounts::unmount_blocking(path).context(|| "unpin a network namespace".to_owned())?;
     files::remove_file_blocking(path)
 }
 
@@ -183,6 +173,23 @@ fn set_loopback_up() -> Result<()> {
     set.map(drop).sys(|| "set loopback up".to_owned())
 }
 
+/// Runs `test` in mount and network namespaces of its own; says why where that is not possible.
+#[cfg(test)]
+pub(crate) fn isolated(test: impl FnOnce() + Send) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: making network namespaces needs root");
+        return;
+    }
+    on_own_thread(|| {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        test();
+        Ok(())
+    })
+    .unwrap();
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
@@ -190,24 +197,6 @@ mod tests {
     use super::*;
     use crate::model::Kind;
 
-    /// Runs `test` in mount and network namespaces of its own; says why where that is not possible.
-    fn isolated(test: impl FnOnce() + Send) {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: making network namespaces needs root");
-            return;
-        }
-        on_own_thread(|| {
-            nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
-            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-            nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-            test();
-            Ok(())
-        })
-        .unwrap();
-    }
-
-    // The pin is a mount, and a thread started here does not see the mounts of a namespace that its starter made
-    // for itself alone unless it inherits it: threads do inherit, as clone copies the namespaces of the caller.
     #[test]
     fn a_namespace_is_pinned_with_loopback_up_and_goes_without_a_trace() {
         isolated(|| {
