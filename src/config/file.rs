@@ -1,0 +1,203 @@
+//! The file as it is written: serde structs with the defaults, private to this room. Everything else sees
+//! [`super::Config`], which cannot be wrong.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::units::Span;
+use super::values::{CgroupDriver, ImageVolumes, IpPreference, LogFormat, Policy};
+
+/// Declares one table of the file: its fields and their defaults, once.
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub(super) struct $name { $(pub(super) $field: $kind,)* }
+
+        impl Default for $name {
+            fn default() -> Self { Self { $($field: $default,)* } }
+        }
+    };
+}
+
+table! {
+    /// The whole file.
+    File {
+        server: Server = Server::default(),
+        diagnostics: Diagnostics = Diagnostics::default(),
+        containerd: Containerd = Containerd::default(),
+        managed_containerd: Managed = Managed::default(),
+        runtimes: Runtimes = Runtimes::default(),
+        sandbox: Sandbox = Sandbox::default(),
+        containers: Containers = Containers::default(),
+        cni: Cni = Cni::default(),
+        images: Images = Images::default(),
+        logs: Logs = Logs::default(),
+        operations: Operations = Operations::default(),
+        streaming: Streaming = Streaming::default(),
+    }
+}
+
+table! {
+    Server {
+        socket: PathBuf = "/run/podwright/podwright.sock".into(),
+        socket_group: Option<String> = None,
+        root_dir: PathBuf = "/var/lib/podwright".into(),
+        state_dir: PathBuf = "/run/podwright".into(),
+        drain_deadline: Span = Span::seconds(25),
+        max_message_bytes: u32 = 16 * 1024 * 1024,
+        max_connections: u32 = 256,
+        max_requests: u32 = 2_000,
+    }
+}
+
+table! {
+    Diagnostics {
+        level: String = "info".into(),
+        format: LogFormat = LogFormat::Text,
+    }
+}
+
+table! {
+    Containerd {
+        address: PathBuf = "/run/containerd/containerd.sock".into(),
+        namespace: String = "k8s.io".into(),
+        snapshotter: String = "overlayfs".into(),
+        connect_timeout: Span = Span::seconds(5),
+        backoff_first: Span = Span::millis(100),
+        backoff_longest: Span = Span::seconds(3),
+        call_deadline: Span = Span::seconds(10),
+        probe_interval: Span = Span::seconds(5),
+        unready_after: Span = Span::seconds(30),
+        allow_cri_plugin: bool = false,
+    }
+}
+
+table! {
+    Managed {
+        enabled: bool = false,
+        binary: PathBuf = "containerd".into(),
+        root: PathBuf = "/var/lib/podwright/containerd".into(),
+        state: PathBuf = "/run/podwright/containerd".into(),
+        start_deadline: Span = Span::seconds(30),
+        stop_at_exit: bool = false,
+    }
+}
+
+table! {
+    Runtimes {
+        default: String = "runc".into(),
+        cgroup_driver: CgroupDriver = CgroupDriver::Auto,
+        handlers: BTreeMap<String, Handler> = builtin_handlers(),
+    }
+}
+
+table! {
+    Handler {
+        runtime_type: String = "io.containerd.runc.v2".into(),
+        runtime_path: Option<PathBuf> = None,
+        binary: Option<PathBuf> = None,
+        root: Option<PathBuf> = None,
+        no_new_keyring: bool = false,
+        snapshotter: Option<String> = None,
+        network_first: bool = false,
+        privileged_without_host_devices: bool = false,
+        privileged_without_host_devices_all_devices_allowed: bool = false,
+        pod_annotations: Vec<String> = Vec::new(),
+        container_annotations: Vec<String> = Vec::new(),
+        base_runtime_spec: Option<PathBuf> = None,
+    }
+}
+
+table! {
+    Sandbox {
+        pause_image: Option<String> = None,
+        netns_dir: PathBuf = "/run/netns".into(),
+        enable_unprivileged_ports: bool = true,
+        enable_unprivileged_icmp: bool = true,
+    }
+}
+
+table! {
+    Containers {
+        unset_seccomp_profile: String = String::new(),
+        disable_apparmor: bool = false,
+        enable_selinux: bool = false,
+        device_ownership_from_security_context: bool = false,
+        image_volumes: ImageVolumes = ImageVolumes::Bind,
+        exec_sync_drain: Span = Span::seconds(2),
+        exec_sync_output_bytes: u32 = 15 * 1024 * 1024,
+        max_execs: u32 = 1_000,
+        max_execs_per_container: u32 = 100,
+    }
+}
+
+table! {
+    Cni {
+        conf_dir: PathBuf = "/etc/cni/net.d".into(),
+        bin_dirs: Vec<PathBuf> = vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+        max_conf_num: u32 = 1,
+        ip_pref: IpPreference = IpPreference::Ipv4,
+        add_deadline: Span = Span::seconds(240),
+        del_deadline: Span = Span::seconds(60),
+        max_plugins: u32 = 64,
+    }
+}
+
+table! {
+    Images {
+        registry_config_path: Vec<PathBuf> = vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()],
+        max_concurrent_downloads: u32 = 3,
+        progress_timeout: Span = Span::seconds(300),
+        pinned: Vec<String> = Vec::new(),
+        max_layer_bytes: u64 = 128 * 1024 * 1024 * 1024,
+        pull_policy: Vec<PullRule> = Vec::new(),
+    }
+}
+
+table! {
+    PullRule {
+        pattern: String = String::new(),
+        policy: Policy = Policy::Always,
+        trust_local: bool = false,
+    }
+}
+
+table! {
+    Logs {
+        max_line_bytes: u32 = 16 * 1024,
+        buffer_bytes: u32 = 256 * 1024,
+    }
+}
+
+table! {
+    Operations {
+        ceiling: Span = Span::seconds(600),
+        undo_deadline: Span = Span::seconds(60),
+        park_time: Span = Span::seconds(240),
+        pull_grace: Span = Span::seconds(10),
+        reconcile_interval: Span = Span::seconds(10),
+        max_queued_per_pod: u32 = 64,
+    }
+}
+
+table! {
+    Streaming {
+        address: String = "127.0.0.1".into(),
+        port: u16 = 0,
+        idle_timeout: Span = Span::seconds(4 * 3_600),
+        creation_timeout: Span = Span::seconds(30),
+    }
+}
+
+/// The handlers of a node whose file names none: runc and crun, both through containerd's runc shim.
+fn builtin_handlers() -> BTreeMap<String, Handler> {
+    let crun = Handler {
+        binary: Some("crun".into()),
+        ..Handler::default()
+    };
+    BTreeMap::from([("runc".into(), Handler::default()), ("crun".into(), crun)])
+}

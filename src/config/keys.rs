@@ -1,0 +1,263 @@
+//! Every key of the file as data: where it stands, when a change takes effect, what it means. The documented default
+//! file and the reference are rendered from here; the defaults themselves come from the structs of `file`.
+
+use serde_json::Value;
+
+/// When a changed key takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// At the next reload (SIGHUP).
+    Live,
+    /// At the next start.
+    Restart,
+}
+
+/// One key of the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Dotted path. `*` stands for a handler's name, `[]` for each entry of a list of tables.
+    pub path: &'static str,
+    /// Its type, as people read it.
+    pub kind: &'static str,
+    /// When a change takes effect.
+    pub reload: Reload,
+    /// What it means.
+    pub doc: &'static str,
+    /// A value to show where the key is unset by default; TOML.
+    pub example: &'static str,
+}
+
+impl Key {
+    /// The key's value in `effective`, a file as JSON; `None` where it is unset or stands in a map or list.
+    pub fn find<'a>(&self, effective: &'a Value) -> Option<&'a Value> {
+        let holder = self
+            .path
+            .split_once(".*")
+            .or_else(|| self.path.split_once("[]"))
+            .map_or(self.path, |(map, _field)| map);
+        holder
+            .split('.')
+            .try_fold(effective, |value, part| value.get(part))
+            .filter(|value| !value.is_null())
+    }
+
+    /// The last part of the path.
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+
+    /// Everything before the last part.
+    pub fn table(&self) -> &'static str {
+        self.path
+            .rsplit_once('.')
+            .map_or("", |(table, _name)| table)
+    }
+}
+
+/// What each table is about, in the order of the file.
+pub const TABLES: &[(&str, &str)] = &[
+    ("server", "Our socket, directories and limits."),
+    ("diagnostics", "Our own log lines, on standard error."),
+    (
+        "containerd",
+        "The back end, and how patient we are with it.",
+    ),
+    (
+        "managed_containerd",
+        "A private containerd that `serve --managed-containerd` starts, finds again after our restart, and talks to.",
+    ),
+    (
+        "runtimes",
+        "The runtime handlers that a RuntimeClass may name.",
+    ),
+    (
+        "runtimes.handlers.*",
+        "One handler. A file that names any handler replaces the built-in ones, runc and crun.",
+    ),
+    ("sandbox", "Pod sandboxes."),
+    ("containers", "Containers and the processes in them."),
+    ("cni", "Pod networks."),
+    ("images", "Images and registries."),
+    (
+        "images.pull_policy[]",
+        "An override of when PullImage asks the registry, for references that match; the first match wins.",
+    ),
+    ("logs", "The logs of containers."),
+    (
+        "operations",
+        "Limits of operations, which run on when their caller has gone.",
+    ),
+    (
+        "streaming",
+        "The listener of exec, attach and port-forward.",
+    ),
+];
+
+macro_rules! keys {
+    ($($path:literal, $kind:literal, $reload:ident, $doc:literal $(, example $example:literal)?;)*) => {
+        /// Every key, table by table.
+        pub const KEYS: &[Key] = &[$(Key {
+            path: $path,
+            kind: $kind,
+            reload: Reload::$reload,
+            doc: $doc,
+            example: concat!($($example)?),
+        },)*];
+    };
+}
+
+keys! {
+    "server.socket", "path", Restart, "The unix socket that serves CRI and the admin service. Under systemd socket activation the unit's socket is used instead.";
+    "server.socket_group", "string", Restart, "A group whose members may use the socket besides root (mode 0660). Whoever may use it is root on this node.", example "\"podwright\"";
+    "server.root_dir", "path", Restart, "State that must survive a reboot: CNI intents and exit facts.";
+    "server.state_dir", "path", Restart, "State that a reboot takes away: step records, FIFOs, sandbox files.";
+    "server.drain_deadline", "duration", Live, "How long a stop of the server waits for running operations. Keep it below the unit's TimeoutStopSec.";
+    "server.max_message_bytes", "bytes", Restart, "Largest gRPC message, both ways; at least 16 MiB.";
+    "server.max_connections", "count", Restart, "Connections served at the same time; further ones wait.";
+    "server.max_requests", "count", Restart, "Requests in flight at the same time; further ones are refused with ResourceExhausted.";
+
+    "diagnostics.level", "filter", Live, "off, error, warn, info, debug or trace, or a list such as \"info,podwright::network=debug\".";
+    "diagnostics.format", "text | json", Restart, "One readable line, or one JSON object, for each event.";
+
+    "containerd.address", "path", Restart, "containerd's socket. Not used with the managed containerd.";
+    "containerd.namespace", "string", Restart, "containerd's namespace of all our objects. Kubernetes tools, cAdvisor among them, look in k8s.io.";
+    "containerd.snapshotter", "string", Restart, "The snapshotter of handlers that name none.";
+    "containerd.connect_timeout", "duration", Live, "How long one attempt to connect may take.";
+    "containerd.backoff_first", "duration", Live, "The wait after the first failed attempt; it doubles with each further one.";
+    "containerd.backoff_longest", "duration", Live, "The longest wait between attempts.";
+    "containerd.call_deadline", "duration", Live, "Deadline of one short call.";
+    "containerd.probe_interval", "duration", Live, "How often containerd's health is asked.";
+    "containerd.unready_after", "duration", Live, "How long containerd may be away before Status says RuntimeReady=false. A restart of containerd should not make the node NotReady.";
+    "containerd.allow_cri_plugin", "boolean", Restart, "Serve although containerd's own CRI plugin is active. Two CRI servers on one namespace damage each other: for experiments only.";
+
+    "managed_containerd.enabled", "boolean", Restart, "Run a private containerd; the same as `serve --managed-containerd`.";
+    "managed_containerd.binary", "program", Restart, "containerd's program.";
+    "managed_containerd.root", "path", Restart, "Its durable directory: images and snapshots.";
+    "managed_containerd.state", "path", Restart, "Its run directory: socket, shims and the OCI runtime's state.";
+    "managed_containerd.start_deadline", "duration", Restart, "How long it may take until it answers.";
+    "managed_containerd.stop_at_exit", "boolean", Live, "Stop it when the server stops; the same as `--managed-stop`. Containers run on either way.";
+
+    "runtimes.default", "string", Live, "The handler of pods without a RuntimeClass.";
+    "runtimes.cgroup_driver", "auto | systemd | cgroupfs", Restart, "Who makes the pods' cgroups; kubelet learns it by RuntimeConfig. auto is systemd where the host was booted with it, else cgroupfs. Must not change while pods run.";
+
+    "runtimes.handlers.*.runtime_type", "string", Live, "containerd's name of the shim.";
+    "runtimes.handlers.*.runtime_path", "path", Live, "The shim's program, where containerd does not find it by its type.", example "\"/opt/kata/bin/containerd-shim-kata-v2\"";
+    "runtimes.handlers.*.binary", "program", Live, "The OCI runtime that the shim calls; unset is the shim's own default, runc.", example "\"crun\"";
+    "runtimes.handlers.*.root", "path", Live, "The OCI runtime's state directory; unset is the shim's own default.", example "\"/run/containerd/runc\"";
+    "runtimes.handlers.*.no_new_keyring", "boolean", Live, "Containers share the session keyring instead of getting their own.";
+    "runtimes.handlers.*.snapshotter", "string", Live, "The snapshotter of this handler's containers; unset is containerd.snapshotter.", example "\"overlayfs\"";
+    "runtimes.handlers.*.network_first", "boolean", Live, "Attach the network before the pause task is created, instead of meanwhile.";
+    "runtimes.handlers.*.privileged_without_host_devices", "boolean", Live, "Privileged containers do not get the host's devices.";
+    "runtimes.handlers.*.privileged_without_host_devices_all_devices_allowed", "boolean", Live, "Such containers may nevertheless use any device node they make.";
+    "runtimes.handlers.*.pod_annotations", "list of patterns", Live, "Pod annotations handed to the OCI runtime.";
+    "runtimes.handlers.*.container_annotations", "list of patterns", Live, "Container annotations handed to the OCI runtime.";
+    "runtimes.handlers.*.base_runtime_spec", "path", Live, "A JSON OCI runtime spec whose fields ours starts from.", example "\"/etc/podwright/base-spec.json\"";
+
+    "sandbox.pause_image", "image reference", Live, "A registry image for the pause container. Unset is the program inside podwright, which needs no pull.", example "\"registry.k8s.io/pause:3.10\"";
+    "sandbox.netns_dir", "path", Restart, "Where the pods' network namespaces are pinned.";
+    "sandbox.enable_unprivileged_ports", "boolean", Live, "Let every user in a pod bind ports below 1024.";
+    "sandbox.enable_unprivileged_icmp", "boolean", Live, "Let every user in a pod send ICMP echo requests.";
+
+    "containers.unset_seccomp_profile", "string", Live, "The seccomp profile of containers that ask for none: unconfined, runtime/default or localhost/PATH. Empty is unconfined, as kubelet expects.";
+    "containers.disable_apparmor", "boolean", Live, "Behave as on a host without AppArmor.";
+    "containers.enable_selinux", "boolean", Live, "Label containers and their files.";
+    "containers.device_ownership_from_security_context", "boolean", Live, "Give device nodes to the user that the container runs as.";
+    "containers.image_volumes", "bind | ignore", Live, "What becomes of an image's VOLUMEs: a directory of the container's own, or nothing.";
+    "containers.exec_sync_drain", "duration", Live, "How long ExecSync waits for more output after the process has ended.";
+    "containers.exec_sync_output_bytes", "bytes", Live, "How much of stdout and stderr together ExecSync returns; the rest is dropped.";
+    "containers.max_execs", "count", Live, "Exec processes on this node at the same time.";
+    "containers.max_execs_per_container", "count", Live, "Exec processes in one container at the same time.";
+
+    "cni.conf_dir", "path", Restart, "Where network configurations lie; the directory is watched.";
+    "cni.bin_dirs", "list of paths", Live, "Where plugins lie, searched in this order.";
+    "cni.max_conf_num", "count", Live, "How many of the configurations, in order of their names, a pod is attached to.";
+    "cni.ip_pref", "ipv4 | ipv6 | cni", Live, "Which address is a pod's primary one; cni is the order of the plugins.";
+    "cni.add_deadline", "duration", Live, "Deadline of one ADD. Operations outlive their caller, so a slow address manager may finish.";
+    "cni.del_deadline", "duration", Live, "Deadline of one DEL.";
+    "cni.max_plugins", "count", Restart, "Plugin processes at the same time.";
+
+    "images.registry_config_path", "list of paths", Live, "Directories with HOST/hosts.toml files, as containerd has them; the first that knows the host wins.";
+    "images.max_concurrent_downloads", "count", Live, "Layers of one image fetched at the same time.";
+    "images.progress_timeout", "duration", Live, "A download that brings nothing for this long has failed.";
+    "images.pinned", "list of patterns", Live, "Image references that garbage collection leaves alone.";
+    "images.max_layer_bytes", "bytes", Live, "Largest compressed layer.";
+
+    "images.pull_policy[].pattern", "pattern", Live, "Which references, in their full form.", example "\"registry.example/*\"";
+    "images.pull_policy[].policy", "Always | IfNotPresent | Never", Live, "Always resolves the tag afresh; the others are answered by a local image.", example "\"IfNotPresent\"";
+    "images.pull_policy[].trust_local", "boolean", Live, "Answer locally even a request that carries credentials. kubelet then records those credentials as proven.", example "false";
+
+    "logs.max_line_bytes", "bytes", Live, "A longer line is split into pieces tagged P.";
+    "logs.buffer_bytes", "bytes", Live, "Held for one container while the disk is slow.";
+
+    "operations.ceiling", "duration", Live, "How long an operation runs on when nobody waits for it; then it is undone.";
+    "operations.undo_deadline", "duration", Live, "Deadline of undoing one step.";
+    "operations.park_time", "duration", Live, "How long a container whose creation was never answered is kept for the caller's retry.";
+    "operations.pull_grace", "duration", Live, "How long a pull goes on when nobody waits for it.";
+    "operations.reconcile_interval", "duration", Live, "How often running tasks are compared with containerd's answer.";
+    "operations.max_queued_per_pod", "count", Live, "Mutating requests that may wait, for each pod and method.";
+
+    "streaming.address", "IP address", Restart, "Address of the listener; kubelet reaches it from this host.";
+    "streaming.port", "port", Restart, "Its port; 0 lets the kernel choose.";
+    "streaming.idle_timeout", "duration", Live, "A connection without traffic for this long is closed.";
+    "streaming.creation_timeout", "duration", Live, "How long a client may take to open its streams.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::file;
+    use super::*;
+
+    fn walk(value: &Value, path: &str, out: &mut BTreeSet<String>) {
+        let join = |part: &str| {
+            if path.is_empty() {
+                part.to_owned()
+            } else {
+                format!("{path}.{part}")
+            }
+        };
+        match value {
+            Value::Object(fields) if path == "runtimes.handlers" => {
+                fields
+                    .values()
+                    .for_each(|handler| walk(handler, "runtimes.handlers.*", out));
+            }
+            Value::Object(fields) => fields
+                .iter()
+                .for_each(|(name, value)| walk(value, &join(name), out)),
+            Value::Array(items) if path == "images.pull_policy" => {
+                items
+                    .iter()
+                    .for_each(|rule| walk(rule, "images.pull_policy[]", out));
+            }
+            _ => {
+                out.insert(path.to_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_names_every_field_of_the_file_and_nothing_else() {
+        let mut file = file::File::default();
+        file.images.pull_policy.push(file::PullRule::default());
+
+        let mut fields = BTreeSet::new();
+        walk(&serde_json::to_value(&file).unwrap(), "", &mut fields);
+
+        let table: BTreeSet<String> = KEYS.iter().map(|key| key.path.to_owned()).collect();
+        assert_eq!(table, fields);
+        assert_eq!(table.len(), KEYS.len());
+    }
+
+    #[test]
+    fn every_key_stands_in_a_table_that_is_introduced() {
+        for key in KEYS {
+            assert!(
+                TABLES.iter().any(|(name, _)| *name == key.table()),
+                "{}",
+                key.path
+            );
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! What the rest of the crate sees of the configuration: typed, validated, immutable.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::{CgroupDriver, ImageVolumes, IpPreference, LogFormat, Policy};
+
+/// `[server]`: our sockets, directories and limits.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The unix socket that serves CRI and admin.
+    pub socket: PathBuf,
+    /// The group that may use the socket besides root.
+    pub socket_group: Option<String>,
+    /// Durable state: CNI intents, exit facts.
+    pub root_dir: PathBuf,
+    /// State that a reboot takes away: step records, FIFOs, sandbox files.
+    pub state_dir: PathBuf,
+    /// How long a stop waits for running operations.
+    pub drain_deadline: Duration,
+    /// Largest message either way.
+    pub max_message_bytes: NonZeroUsize,
+    /// Connections served at the same time.
+    pub max_connections: NonZeroUsize,
+    /// Requests in flight at the same time.
+    pub max_requests: NonZeroUsize,
+}
+
+/// `[diagnostics]`: our own log lines.
+#[derive(Clone, Debug)]
+pub struct Diagnostics {
+    /// A level, or a comma-separated list of levels and `target=level` pairs.
+    pub level: String,
+    /// Text or JSON.
+    pub format: LogFormat,
+}
+
+/// `[containerd]`: the back end and how patient we are with it.
+#[derive(Clone, Debug)]
+pub struct Containerd {
+    /// Its socket; the managed instance's one where that is enabled.
+    pub address: PathBuf,
+    /// The containerd namespace of every object of ours.
+    pub namespace: String,
+    /// Snapshotter of handlers that name none.
+    pub snapshotter: String,
+    /// One attempt to connect.
+    pub connect_timeout: Duration,
+    /// First wait after a failed attempt; doubles.
+    pub backoff_first: Duration,
+    /// Longest wait between attempts.
+    pub backoff_longest: Duration,
+    /// Deadline of one short call.
+    pub call_deadline: Duration,
+    /// How often the health probe asks.
+    pub probe_interval: Duration,
+    /// How long containerd may be away before RuntimeReady turns false.
+    pub unready_after: Duration,
+    /// Serve although containerd's own CRI plugin is active.
+    pub allow_cri_plugin: bool,
+}
+
+/// `[managed_containerd]`: the private instance of `serve --managed-containerd`.
+#[derive(Clone, Debug)]
+pub struct Managed {
+    /// Whether one is run.
+    pub enabled: bool,
+    /// Its program: a path, or a name looked up in PATH.
+    pub binary: PathBuf,
+    /// Its durable directory.
+    pub root: PathBuf,
+    /// Its run directory, with its socket, its shims' state and the OCI runtime's root.
+    pub state: PathBuf,
+    /// How long it may take to answer.
+    pub start_deadline: Duration,
+    /// Whether it ends with us.
+    pub stop_at_exit: bool,
+}
+
+/// `[runtimes]`: the runtime handlers.
+#[derive(Clone, Debug)]
+pub struct Runtimes {
+    /// The handler that the empty name means; always a key of `handlers`.
+    pub default: String,
+    /// Who owns the pods' cgroups.
+    pub cgroup_driver: CgroupDriver,
+    /// Every handler by its name.
+    pub handlers: BTreeMap<String, Handler>,
+}
+
+impl Runtimes {
+    /// The handler called `name`; the empty name is the default one.
+    pub fn handler(&self, name: &str) -> Option<&Handler> {
+        let name = if name.is_empty() { &self.default } else { name };
+        self.handlers.get(name)
+    }
+}
+
+/// One runtime handler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Handler {
+    /// containerd's name of the shim, e.g. `io.containerd.runc.v2`.
+    pub runtime_type: String,
+    /// The shim's program, where it is not found by its type.
+    pub runtime_path: Option<PathBuf>,
+    /// The OCI runtime's program (`BinaryName`); `None` is the shim's own choice, runc.
+    pub binary: Option<PathBuf>,
+    /// The OCI runtime's state directory (`Root`).
+    pub root: Option<PathBuf>,
+    /// Do not give containers a session keyring of their own.
+    pub no_new_keyring: bool,
+    /// Snapshotter of this handler; already filled in from `[containerd]` where the file names none.
+    pub snapshotter: String,
+    /// Attach the network before the pause task is created.
+    pub network_first: bool,
+    /// Privileged containers see only their own devices.
+    pub privileged_without_host_devices: bool,
+    /// Such containers may still use every device node they make.
+    pub privileged_all_devices_allowed: bool,
+    /// Pod annotations copied into the OCI spec: shell patterns.
+    pub pod_annotations: Vec<String>,
+    /// Container annotations copied into the OCI spec: shell patterns.
+    pub container_annotations: Vec<String>,
+    /// A JSON OCI spec that ours starts from.
+    pub base_runtime_spec: Option<PathBuf>,
+}
+
+impl Handler {
+    /// Whether the shim drives runc or crun, as far as its type tells.
+    pub fn is_runc_shim(&self) -> bool {
+        self.runtime_type == "io.containerd.runc.v2"
+    }
+}
+
+/// `[sandbox]`.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    /// A registry image for the pause container; `None` is the embedded program.
+    pub pause_image: Option<String>,
+    /// Where network namespaces are pinned.
+    pub netns_dir: PathBuf,
+    /// `net.ipv4.ip_unprivileged_port_start = 0` in pods.
+    pub unprivileged_ports: bool,
+    /// A `net.ipv4.ping_group_range` for everybody in pods.
+    pub unprivileged_icmp: bool,
+}
+
+/// `[containers]`.
+#[derive(Clone, Debug)]
+pub struct Containers {
+    /// Profile of a container that asks for none: `unconfined`, `runtime/default` or `localhost/…`.
+    pub unset_seccomp_profile: Option<String>,
+    /// Treat the host as one without AppArmor.
+    pub disable_apparmor: bool,
+    /// Label containers and their files.
+    pub enable_selinux: bool,
+    /// Device nodes belong to the user the container runs as.
+    pub device_ownership_from_security_context: bool,
+    /// What becomes of an image's VOLUMEs.
+    pub image_volumes: ImageVolumes,
+    /// How long ExecSync waits for output after the process ended.
+    pub exec_sync_drain: Duration,
+    /// How much of stdout and stderr together ExecSync keeps.
+    pub exec_sync_output_bytes: NonZeroUsize,
+    /// Exec processes on the node at the same time.
+    pub max_execs: NonZeroUsize,
+    /// Exec processes in one container at the same time.
+    pub max_execs_per_container: NonZeroUsize,
+}
+
+/// `[cni]`.
+#[derive(Clone, Debug)]
+pub struct Cni {
+    /// Where network configurations lie.
+    pub conf_dir: PathBuf,
+    /// Where plugins lie, searched in order.
+    pub bin_dirs: Vec<PathBuf>,
+    /// How many networks a pod is attached to.
+    pub max_conf_num: NonZeroU32,
+    /// Which address is the primary one.
+    pub ip_pref: IpPreference,
+    /// Deadline of one ADD.
+    pub add_deadline: Duration,
+    /// Deadline of one DEL.
+    pub del_deadline: Duration,
+    /// Plugin processes at the same time.
+    pub max_plugins: NonZeroUsize,
+}
+
+/// `[images]`.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// Directories with a `hosts.toml` per registry, the first that has one wins.
+    pub registry_config_path: Vec<PathBuf>,
+    /// Layers of one image fetched at the same time.
+    pub max_concurrent_downloads: NonZeroUsize,
+    /// A download without a byte for this long has failed.
+    pub progress_timeout: Duration,
+    /// References (shell patterns) that image garbage collection leaves alone.
+    pub pinned: Vec<String>,
+    /// Largest compressed layer.
+    pub max_layer_bytes: u64,
+    /// Overrides of the pull policy, the first that matches wins.
+    pub pull_policy: Vec<PullRule>,
+}
+
+/// One `[[images.pull_policy]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullRule {
+    /// Which references: a shell pattern over the normalised reference.
+    pub pattern: String,
+    /// What PullImage does for them.
+    pub policy: Policy,
+    /// A local image answers even a request that carries credentials.
+    pub trust_local: bool,
+}
+
+/// `[logs]`: the logs of containers.
+#[derive(Clone, Debug)]
+pub struct Logs {
+    /// Longest piece of a line before it is split.
+    pub max_line_bytes: NonZeroUsize,
+    /// Held per container while the disk is slow.
+    pub buffer_bytes: NonZeroUsize,
+}
+
+/// `[operations]`: limits of what runs detached from its caller.
+#[derive(Clone, Debug)]
+pub struct Operations {
+    /// How long an operation runs on when nobody waits for it.
+    pub ceiling: Duration,
+    /// Deadline of undoing one step.
+    pub undo_deadline: Duration,
+    /// How long a finished, undelivered container is kept.
+    pub park_time: Duration,
+    /// How long a pull goes on when nobody waits for it.
+    pub pull_grace: Duration,
+    /// How often tasks are compared with containerd's answer.
+    pub reconcile_interval: Duration,
+    /// Mutating requests waiting per pod and method.
+    pub max_queued_per_pod: NonZeroUsize,
+}
+
+/// `[streaming]`: exec, attach and port-forward.
+#[derive(Clone, Debug)]
+pub struct Streaming {
+    /// Address of the listener.
+    pub address: IpAddr,
+    /// Its port; 0 lets the kernel choose.
+    pub port: u16,
+    /// A connection without traffic for this long is closed.
+    pub idle_timeout: Duration,
+    /// How long a client may take to open its streams.
+    pub creation_timeout: Duration,
+}

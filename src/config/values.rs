@@ -1,0 +1,69 @@
+//! The closed choices that keys offer, spelled in the file as in the CRI world.
+
+use serde::{Deserialize, Serialize};
+
+/// How diagnostics are written to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One human-readable line an event.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Who owns the cgroup tree of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// `systemd` where `/run/systemd/system` is a directory, else `cgroupfs`.
+    Auto,
+    /// systemd makes slices and scopes.
+    Systemd,
+    /// The OCI runtime makes the directories itself.
+    Cgroupfs,
+}
+
+impl CgroupDriver {
+    /// Whether the systemd driver is in use on a host where systemd was (or was not) booted.
+    pub const fn is_systemd(self, systemd_booted: bool) -> bool {
+        match self {
+            Self::Auto => systemd_booted,
+            Self::Systemd => true,
+            Self::Cgroupfs => false,
+        }
+    }
+}
+
+/// What becomes of the VOLUMEs an image declares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageVolumes {
+    /// A directory of the container's own, filled from the image, is mounted there.
+    Bind,
+    /// Nothing is mounted.
+    Ignore,
+}
+
+/// Which of a pod's addresses is its primary one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpPreference {
+    /// The first IPv4 address, else the first of any kind.
+    Ipv4,
+    /// The first IPv6 address, else the first of any kind.
+    Ipv6,
+    /// The first one the plugins named.
+    Cni,
+}
+
+/// When PullImage goes to the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Policy {
+    /// Resolves the tag afresh each time and fetches what is missing.
+    Always,
+    /// A local image answers.
+    IfNotPresent,
+    /// Only a local image answers; a missing one is an error.
+    Never,
+}
