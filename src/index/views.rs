@@ -1,0 +1,160 @@
+//! What is shown of pods and containers: immutable values, shared by reference.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::model::state::{ContainerState, SandboxState};
+use crate::model::{
+    ContainerConfig, ContainerId, Pid, PodConfig, Resources, SandboxId, Signal, Timestamp,
+};
+
+/// A sandbox and its containers at one moment.
+#[derive(Clone, Debug)]
+pub struct PodView {
+    /// The picture's generation when this pod last changed.
+    pub generation: u64,
+    /// When it last changed.
+    pub at: Timestamp,
+    /// The sandbox.
+    pub sandbox: Arc<SandboxView>,
+    /// Its containers.
+    pub containers: BTreeMap<ContainerId, Arc<ContainerView>>,
+}
+
+/// What is shown of a sandbox.
+#[derive(Clone, Debug)]
+pub struct SandboxView {
+    /// Id.
+    pub id: SandboxId,
+    /// The request's configuration, typed.
+    pub config: Arc<PodConfig>,
+    /// The request's configuration as opaque record text, shown unread.
+    pub record: Arc<str>,
+    /// Runtime handler as asked for; empty means the default.
+    pub handler: String,
+    /// State.
+    pub state: SandboxState,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Pod IPs, primary first; empty with the host's network and once stopped.
+    pub ips: Vec<String>,
+    /// Pinned network namespace; `None` with the host's network.
+    pub netns: Option<PathBuf>,
+    /// The pause process; `None` once it ended.
+    pub pause_pid: Option<Pid>,
+    /// Shim that runs it, e.g. `io.containerd.runc.v2`.
+    pub runtime_type: String,
+    /// The pause container's OCI spec in JSON.
+    pub spec: Arc<str>,
+    /// The CNI result in the form of containerd's records; `null` before there is one.
+    pub cni_result: Arc<str>,
+    /// Sums asked for by UpdatePodSandboxResources, where any were: resources, then overhead.
+    pub updated: Option<(Option<Resources>, Option<Resources>)>,
+    /// Steps that would not unwind, newest first; empty while all is well.
+    pub stuck: Vec<String>,
+}
+
+/// What is shown of a container.
+#[derive(Clone, Debug)]
+pub struct ContainerView {
+    /// Id.
+    pub id: ContainerId,
+    /// Its sandbox.
+    pub sandbox: SandboxId,
+    /// The request's configuration, typed.
+    pub config: Arc<ContainerConfig>,
+    /// The request's configuration as opaque record text, shown unread.
+    pub record: Arc<str>,
+    /// State.
+    pub state: ContainerState,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When its process began; `None` before.
+    pub started_at: Option<Timestamp>,
+    /// How it ended; only once it did.
+    pub ended: Option<Termination>,
+    /// Its init process; `None` before and after it runs.
+    pub pid: Option<Pid>,
+    /// The image it runs.
+    pub image: ContainerImage,
+    /// Absolute path of the log file; empty without a log.
+    pub log_path: String,
+    /// Limits in force.
+    pub resources: Resources,
+    /// User of the init process.
+    pub user: ContainerUser,
+    /// Signal that asks it to stop.
+    pub stop_signal: Signal,
+    /// Shim that runs it.
+    pub runtime_type: String,
+    /// Snapshotter of its root file system.
+    pub snapshotter: String,
+    /// OCI spec in JSON, as in force.
+    pub spec: Arc<str>,
+    /// Not listed yet: finished for a caller that left before the reply.
+    pub parked: bool,
+    /// An out-of-memory kill was seen, perhaps before the exit.
+    pub oom_killed: bool,
+}
+
+impl ContainerView {
+    /// The path of the root file system's snapshot: the container's own id.
+    pub fn snapshot_key(&self) -> &str {
+        self.id.as_str()
+    }
+
+    /// Whether a process of it runs as far as we know.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, ContainerState::Running)
+    }
+}
+
+/// The image of a container, kept from its creation on, since the image may be deleted or re-tagged meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerImage {
+    /// Digest of the image's configuration.
+    pub id: String,
+    /// A repo digest where there is one, else the id.
+    pub reference: String,
+    /// A tag where there is one, else as asked for.
+    pub name: String,
+}
+
+/// User of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerUser {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// All groups, the primary one among them, ascending.
+    pub groups: Vec<u32>,
+}
+
+/// How a container ended (behaviour §4.3).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Termination {
+    /// Exit code; 128 + n after signal n, 128 where the start failed, 255 where we lost track.
+    pub code: i32,
+    /// When.
+    pub at: Timestamp,
+    /// Reason that was recorded; empty: `Completed` for code 0, else `Error`.
+    #[serde(default)]
+    pub reason: String,
+    /// Message for people; only where the start failed.
+    #[serde(default)]
+    pub message: String,
+}
+
+impl Termination {
+    /// The CRI's word for why it ended.
+    pub fn reason(&self, oom_killed: bool) -> &str {
+        match (self.reason.as_str(), self.code) {
+            ("", _) if oom_killed => "OOMKilled",
+            ("", 0) => "Completed",
+            ("", _) => "Error",
+            (recorded, _) => recorded,
+        }
+    }
+}
