@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::model::state::{ContainerState, SandboxState};
 use crate::model::{
-    ContainerConfig, ContainerId, Pid, PodConfig, Resources, SandboxId, Signal, Timestamp,
+    ContainerConfig, ContainerId, Pid, PodConfig, Resources, SandboxId, Signal, Termination,
+    Timestamp,
 };
 
 /// A sandbox and its containers at one moment.
@@ -130,31 +131,4 @@ pub struct ContainerUser {
     pub gid: u32,
     /// All groups, the primary one among them, ascending.
     pub groups: Vec<u32>,
-}
-
-/// How a container ended (behaviour §4.3).
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Termination {
-    /// Exit code; 128 + n after signal n, 128 where the start failed, 255 where we lost track.
-    pub code: i32,
-    /// When.
-    pub at: Timestamp,
-    /// Reason that was recorded; empty: `Completed` for code 0, else `Error`.
-    #[serde(default)]
-    pub reason: String,
-    /// Message for people; only where the start failed.
-    #[serde(default)]
-    pub message: String,
-}
-
-impl Termination {
-    /// The CRI's word for why it ended.
-    pub fn reason(&self, oom_killed: bool) -> &str {
-        match (self.reason.as_str(), self.code) {
-            ("", _) if oom_killed => "OOMKilled",
-            ("", 0) => "Completed",
-            ("", _) => "Error",
-            (recorded, _) => recorded,
-        }
-    }
 }

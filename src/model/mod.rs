@@ -11,6 +11,7 @@ pub mod resources;
 pub mod security;
 pub mod signal;
 pub mod state;
+pub mod termination;
 
 pub use clock::{Clock, Timestamp};
 pub use container::{ContainerConfig, ContainerIdentity};
@@ -21,3 +22,4 @@ pub use pod::{PodConfig, PodIdentity};
 pub use reference::{LocalName, Reference};
 pub use resources::Resources;
 pub use signal::Signal;
+pub use termination::Termination;

@@ -1,0 +1,205 @@
+//! A directory of small checked files, one an object.
+
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::model::{Classify, Context, Digest, Error, Kind, Result};
+use crate::sys::files;
+
+/// Layout of the envelope; a file of another version is kept and not read.
+const VERSION: u32 = 1;
+/// No record of ours comes near; a larger file is not ours.
+const LIMIT_BYTES: u64 = 16 << 20;
+
+/// Whether a record must survive a power loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Temp file and rename; for tmpfs.
+    Volatile,
+    /// File and directory are synced before the write counts as done.
+    Synced,
+}
+
+/// Records of type `T` by object id.
+#[derive(Debug)]
+pub struct Records<T> {
+    dir: PathBuf,
+    durability: Durability,
+    of: PhantomData<fn() -> T>,
+}
+
+/// What was found in the directory.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// The readable records by object id.
+    pub records: Vec<(String, T)>,
+    /// Files that could not be read, moved aside to this path, and why.
+    pub quarantined: Vec<(PathBuf, Error)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    version: u32,
+    sha256: Digest,
+    body: Box<RawValue>,
+}
+
+impl<T: Serialize + DeserializeOwned + Send + 'static> Records<T> {
+    /// The records in `dir`, which is made (0700) where it is missing.
+    ///
+    /// # Errors
+    /// `Internal` where the directory cannot be made.
+    pub fn open_blocking(dir: impl Into<PathBuf>, durability: Durability) -> Result<Self> {
+        let dir = dir.into();
+        files::make_dir_blocking(&dir, 0o700)?;
+        files::sweep_temporaries_blocking(&dir)?;
+        Ok(Self {
+            dir,
+            durability,
+            of: PhantomData,
+        })
+    }
+
+    /// Writes the record of `id` in place of an older one.
+    ///
+    /// # Errors
+    /// `Internal` with the path and the cause.
+    pub async fn put(&self, id: &str, value: &T) -> Result<()> {
+        let (path, bytes) = (self.path(id), encode(value)?);
+        match self.durability {
+            // On tmpfs this is a handful of memory copies, cheaper than a hop to another thread.
+            Durability::Volatile => files::write_atomic_blocking(&path, &bytes, 0o600),
+            Durability::Synced => {
+                off_thread(move || files::write_synced_blocking(&path, &bytes, 0o600)).await
+            }
+        }
+    }
+
+    /// The record of `id`, if there is a readable one.
+    ///
+    /// # Errors
+    /// `Internal` where the file is there and cannot be read.
+    pub async fn get(&self, id: &str) -> Result<Option<T>> {
+        let path = self.path(id);
+        off_thread(move || match path.exists() {
+            true => read(&path).map(Some),
+            false => Ok(None),
+        })
+        .await
+    }
+
+    /// Removes the record of `id`; one that is not there counts as removed.
+    ///
+    /// # Errors
+    /// `Internal` with the path and the cause.
+    pub async fn remove(&self, id: &str) -> Result<()> {
+        let path = self.path(id);
+        match self.durability {
+            Durability::Volatile => files::remove_file_blocking(&path),
+            Durability::Synced => off_thread(move || files::remove_file_blocking(&path)).await,
+        }
+    }
+
+    /// Reads all records. One that cannot be read is moved aside (`.bad`) and reported, never fatal.
+    ///
+    /// # Errors
+    /// `Internal` where the directory itself cannot be read.
+    pub fn load_blocking(&self) -> Result<Loaded<T>> {
+        let mut loaded = Loaded {
+            records: Vec::new(),
+            quarantined: Vec::new(),
+        };
+        let what = || format!("list records in {}", self.dir.display());
+        for entry in std::fs::read_dir(&self.dir).classify(Kind::Internal, what)? {
+            let path = entry.classify(Kind::Internal, what)?.path();
+            let Some(id) = path
+                .file_name()
+                .and_then(|name| name.to_str()?.strip_suffix(".json"))
+            else {
+                continue;
+            };
+            match read(&path) {
+                Ok(value) => loaded.records.push((id.to_owned(), value)),
+                Err(error) => {
+                    let aside = path.with_extension("bad");
+                    std::fs::rename(&path, &aside)
+                        .classify(Kind::Internal, || format!("move {} aside", path.display()))?;
+                    loaded.quarantined.push((aside, error));
+                }
+            }
+        }
+        Ok(loaded)
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.dir.join(format!("{id}.json"))
+    }
+}
+
+async fn off_thread<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R> + Send + 'static,
+) -> Result<R> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .classify(Kind::Internal, || "record thread".to_owned())?
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    let what = || "encode a record".to_owned();
+    let body = serde_json::value::to_raw_value(value).classify(Kind::Internal, what)?;
+    let envelope = Envelope {
+        version: VERSION,
+        sha256: Digest::sha256(body.get().as_bytes()),
+        body,
+    };
+    serde_json::to_vec(&envelope).classify(Kind::Internal, what)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = files::read_capped_blocking(path, LIMIT_BYTES)?;
+    let bad = || format!("record {}", path.display());
+    let envelope: Envelope = serde_json::from_slice(&bytes).classify(Kind::Internal, bad)?;
+    if envelope.version != VERSION {
+        return Err(Error::internal(format!(
+            "version {}, this build reads {VERSION}",
+            envelope.version
+        )))
+        .context(bad);
+    }
+    if Digest::sha256(envelope.body.get().as_bytes()) != envelope.sha256 {
+        return Err(Error::internal(
+            "its checksum does not match: the file was damaged",
+        ))
+        .context(bad);
+    }
+    serde_json::from_str(envelope.body.get()).classify(Kind::Internal, bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_comes_back_and_a_damaged_one_is_moved_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::<Vec<u8>>::open_blocking(dir.path(), Durability::Synced).unwrap();
+        records.put("good", &vec![1, 2]).await.unwrap();
+        records.put("bad", &vec![3]).await.unwrap();
+        let text = std::fs::read_to_string(dir.path().join("bad.json")).unwrap();
+        std::fs::write(dir.path().join("bad.json"), text.replace("[3]", "[4]")).unwrap();
+
+        let loaded = records.load_blocking().unwrap();
+
+        assert_eq!(loaded.records, [("good".to_owned(), vec![1, 2])]);
+        assert_eq!(loaded.quarantined.len(), 1);
+        assert!(dir.path().join("bad.bad").exists());
+        assert_eq!(records.get("good").await.unwrap(), Some(vec![1, 2]));
+        records.remove("good").await.unwrap();
+        records.remove("good").await.unwrap();
+        assert_eq!(records.get("good").await.unwrap(), None);
+    }
+}
