@@ -1,7 +1,8 @@
-//! Compiles `proto/` into `OUT_DIR`, without protoc.
+//! Compiles `proto/` into `OUT_DIR`, without protoc, and the pause program beside it.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::Path;
+use std::process::Command;
 use std::{env, fs};
 
 use prost::Message as _;
@@ -14,16 +15,51 @@ const PROTOS: [&str; 4] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let out = env::var("OUT_DIR")?;
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=proto");
+    interfaces(Path::new(&out))?;
+    pause(Path::new(&out))
+}
 
+/// Messages, servers and clients; and the descriptors, for the test that holds them against the facts.
+fn interfaces(out: &Path) -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
     let set = protox::compile(PROTOS, ["proto"])?;
     fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
     tonic_prost_build::configure()
         .btree_map(".")
         .emit_rerun_if_changed(false)
-        .out_dir(&out)
+        .out_dir(out)
         .compile_fds(set)?;
     Ok(())
+}
+
+/// The pause program: static, freestanding, as small as the same compiler makes it. `-n` keeps the linker from
+/// padding its few hundred bytes to whole pages.
+fn pause(out: &Path) -> Result<(), Box<dyn Error>> {
+    const SOURCE: &str = "src/pause/pause.rs";
+    println!("cargo::rerun-if-changed={SOURCE}");
+    let mut rustc = Command::new(env::var("RUSTC")?);
+    rustc
+        .args(["--edition=2024", "--crate-name=pause", "--crate-type=bin"])
+        .args(["--target", &env::var("TARGET")?])
+        .args(["-Cpanic=abort", "-Copt-level=z", "-Cstrip=symbols"])
+        .args(["-Crelocation-model=static", "-Clink-arg=-nostartfiles"])
+        .args(["-Clink-arg=-nostdlib", "-Clink-arg=-static"])
+        .arg("-Clink-arg=-Wl,--build-id=none,-z,norelro,-z,noexecstack,-n,--no-eh-frame-hdr")
+        .arg("-o")
+        .arg(out.join("pause"))
+        .arg(SOURCE);
+    if let Ok(linker) = env::var("RUSTC_LINKER") {
+        rustc.arg(format!("-Clinker={linker}"));
+    }
+    let status = rustc.status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(
+            format!("compile {SOURCE}: rustc ended with {status}; it needs a C linker (apt: gcc)")
+                .into(),
+        )
+    }
 }
