@@ -6,6 +6,9 @@ use std::process::Command;
 use std::{env, fs};
 
 use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use prost_types::field_descriptor_proto::Type;
+use tonic_prost_build::Builder;
 
 const PROTOS: [&str; 4] = [
     "cri.proto",
@@ -26,12 +29,44 @@ fn interfaces(out: &Path) -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let set = protox::compile(PROTOS, ["proto"])?;
     fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
-    tonic_prost_build::configure()
+    let builder = tonic_prost_build::configure()
         .btree_map(".")
         .emit_rerun_if_changed(false)
-        .out_dir(out)
-        .compile_fds(set)?;
+        .out_dir(out);
+    let builder = go_json(builder, &set);
+    builder.compile_fds(set)?;
     Ok(())
+}
+
+/// Gives the CRI's messages serde's traits, in the shape that `wire::gojson` describes.
+fn go_json(mut builder: Builder, set: &FileDescriptorSet) -> Builder {
+    const RULE: &str = "crate::wire::gojson";
+    for file in set
+        .file
+        .iter()
+        .filter(|file| file.package() == "runtime.v1")
+    {
+        for message in &file.message_type {
+            let path = format!(".runtime.v1.{}", message.name());
+            builder = builder.message_attribute(
+                &path,
+                "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]",
+            );
+            for field in &message.field {
+                let codec = match (message.name(), field.name(), field.r#type()) {
+                    ("KeyValue", "value", _) => format!("with = \"{RULE}::text\""),
+                    (_, _, Type::Bytes) => format!("with = \"{RULE}::base64\""),
+                    _ => format!("deserialize_with = \"{RULE}::or_zero\""),
+                };
+                let attribute = format!(
+                    "#[serde(rename = \"{}\", skip_serializing_if = \"{RULE}::is_zero\", {codec})]",
+                    field.name()
+                );
+                builder = builder.field_attribute(format!("{path}.{}", field.name()), attribute);
+            }
+        }
+    }
+    builder
 }
 
 /// The pause program: static, freestanding, as small as the same compiler makes it. `-n` keeps the linker from

@@ -1,5 +1,8 @@
 //! Generated messages, their conversion to and from the model, and the Go-JSON codec of containerd's records.
 
+pub mod gojson;
+pub mod record;
+
 /// The Kubernetes Container Runtime Interface, `runtime.v1`: messages, servers and clients.
 #[expect(
     clippy::allow_attributes,
