@@ -1,1 +1,81 @@
-fn main() {}
+//! Integration tests over a real containerd: each case runs on a node of its own (`node/`), made of namespaces.
+//!
+//! The test program starts itself again in three roles: `enter` makes the namespaces, `init` is the node's process 1,
+//! `case` runs the case. Not being root, or lacking a program, makes a case ignored, with the reason in the summary.
+
+mod case;
+mod cases;
+mod client;
+mod images;
+mod node;
+mod pods;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+use case::{Case, Outcome};
+
+fn main() -> ExitCode {
+    let outcome = match std::env::var(node::ROLE).as_deref() {
+        Ok("enter") => node::enter(),
+        Ok("init") => node::init(),
+        Ok("case") => node::run_case(&cases::all()),
+        _ => return run_all(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(e) => {
+            drop(writeln!(std::io::stderr(), "{e}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_all() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let archives = if arguments.list || !node::is_root() {
+        Ok(())
+    } else {
+        images::build()
+    };
+    let mut skipped = Vec::new();
+    let trials = cases::all()
+        .into_iter()
+        .map(|case| {
+            let obstacle = archives
+                .as_ref()
+                .map_or_else(|e| Some(e.to_string()), |()| case.obstacle());
+            let ignored = obstacle.is_some();
+            if let Some(reason) = obstacle {
+                skipped.push((case.name, reason));
+            }
+            trial(case).with_ignored_flag(ignored)
+        })
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list && !skipped.is_empty() {
+        report(&skipped);
+    }
+    conclusion.exit_code()
+}
+
+fn trial(case: Case) -> Trial {
+    Trial::test(case.name, move || {
+        node::spawn(&case).map_err(|e| e.to_string().into())
+    })
+}
+
+fn report(skipped: &[(&str, String)]) {
+    let mut out = std::io::stdout().lock();
+    drop(writeln!(out, "skipped: {}", skipped.len()));
+    for (name, reason) in skipped {
+        drop(writeln!(out, "  {name}: {reason}"));
+    }
+}
+
+/// Fails with `message` unless `fact` holds.
+fn ensure(fact: bool, message: impl FnOnce() -> String) -> Outcome {
+    if fact { Ok(()) } else { Err(message().into()) }
+}

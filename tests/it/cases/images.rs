@@ -1,0 +1,134 @@
+//! Images: imported, listed, pulled from a plain-http mirror on the loopback, removed.
+
+use podwright::wire::cri;
+use tonic::Code;
+
+use crate::case::{Case, Outcome};
+use crate::ensure;
+use crate::images::BUSYBOX;
+use crate::node::{Node, registry};
+use crate::pods::{fails, pod, sleeper};
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("image.an_imported_one_is_listed_and_removed", |node| {
+        Box::pin(imported(node))
+    }),
+    Case::new("image.is_pulled_through_a_mirror", |node| {
+        Box::pin(pulled(node))
+    })
+    .needs(&["docker-registry"]),
+    Case::new("image.usage_is_told", |node| Box::pin(usage(node))),
+];
+
+pub(super) fn spec(image: &str) -> Option<cri::ImageSpec> {
+    Some(cri::ImageSpec {
+        image: image.to_owned(),
+        ..Default::default()
+    })
+}
+
+async fn find(node: &Node, image: &str) -> Result<Option<cri::Image>, tonic::Status> {
+    let request = cri::ImageStatusRequest {
+        image: spec(image),
+        verbose: false,
+    };
+    let reply = node.cri.images.clone().image_status(request).await?;
+    Ok(reply.into_inner().image)
+}
+
+async fn remove(node: &Node, image: &str) -> Result<(), tonic::Status> {
+    let request = cri::RemoveImageRequest { image: spec(image) };
+    node.cri.images.clone().remove_image(request).await?;
+    Ok(())
+}
+
+async fn list(node: &Node) -> Result<Vec<cri::Image>, tonic::Status> {
+    let request = cri::ListImagesRequest::default();
+    let reply = node.cri.images.clone().list_images(request).await?;
+    Ok(reply.into_inner().images)
+}
+
+async fn imported(node: &Node) -> Outcome {
+    let by_tag = find(node, BUSYBOX).await?.ok_or("the tag is unknown")?;
+    let by_id = find(node, &by_tag.id).await?;
+    let listed = list(node).await?;
+
+    ensure(by_id.as_ref() == Some(&by_tag), || format!("{by_id:?}"))?;
+    ensure(
+        by_tag.repo_tags == [BUSYBOX] && by_tag.size > 100_000 && by_tag.id.starts_with("sha256:"),
+        || format!("{by_tag:?}"),
+    )?;
+    ensure(listed == [by_tag.clone()], || format!("{listed:?}"))?;
+    remove(node, &by_tag.id).await?;
+    remove(node, &by_tag.id).await?;
+    ensure(find(node, BUSYBOX).await?.is_none(), || {
+        String::from("still found after its removal")
+    })?;
+    node.import("busybox").await
+}
+
+async fn pulled(node: &Node) -> Outcome {
+    let registry = registry::start(node, "busybox", "library/busybox", "1").await?;
+    let name = "upstream.example/library/busybox:1";
+    let request = |image: &str| cri::PullImageRequest {
+        image: spec(image),
+        ..Default::default()
+    };
+    remove(node, BUSYBOX).await?;
+
+    let reply = node.cri.images.clone().pull_image(request(name)).await?;
+    let image_ref = reply.into_inner().image_ref;
+    let again = node.cri.images.clone().pull_image(request(name)).await?;
+    let found = find(node, name)
+        .await?
+        .ok_or("the pulled image is unknown")?;
+    let absent = node
+        .cri
+        .images
+        .clone()
+        .pull_image(request("upstream.example/library/absent:1"))
+        .await;
+
+    ensure(
+        found.id == image_ref && again.into_inner().image_ref == image_ref,
+        || format!("{image_ref} and {found:?}"),
+    )?;
+    ensure(
+        found
+            .repo_digests
+            .iter()
+            .any(|d| d.starts_with("upstream.example/library/busybox@sha256:")),
+        || format!("{found:?}"),
+    )?;
+    fails("pull of what is not there", absent, Code::NotFound)?;
+    let config = pod(node, "p");
+    let pod = node.run_pod(&config).await?;
+    let mut container = sleeper("c");
+    container.image = spec(&image_ref);
+    let id = node.run(&pod, &config, &container).await?;
+    let status = node.status(&id).await?;
+    ensure(status.image_id == image_ref, || format!("{status:?}"))?;
+    node.remove_pod(&pod).await?;
+    remove(node, name).await?;
+    registry.stop().await?;
+    node.import("busybox").await
+}
+
+async fn usage(node: &Node) -> Outcome {
+    let reply = node
+        .cri
+        .images
+        .clone()
+        .image_fs_info(cri::ImageFsInfoRequest::default())
+        .await?
+        .into_inner();
+
+    let used = reply
+        .image_filesystems
+        .first()
+        .and_then(|fs| fs.used_bytes.as_ref())
+        .map(|bytes| bytes.value);
+    ensure(used.is_some_and(|bytes| bytes > 100_000), || {
+        format!("{reply:?}")
+    })
+}

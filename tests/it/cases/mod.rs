@@ -1,0 +1,31 @@
+//! Every case, by subject.
+
+mod bad_input;
+mod containers;
+mod crashes;
+mod identity;
+mod images;
+mod joins;
+mod logs;
+mod networks;
+mod sandboxes;
+mod strangers;
+
+use crate::case::Case;
+
+/// All cases, in the order in which they are listed.
+pub(crate) fn all() -> Vec<Case> {
+    [
+        identity::CASES,
+        sandboxes::CASES,
+        networks::CASES,
+        containers::CASES,
+        logs::CASES,
+        images::CASES,
+        bad_input::CASES,
+        joins::CASES,
+        crashes::CASES,
+        strangers::CASES,
+    ]
+    .concat()
+}

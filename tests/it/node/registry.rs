@@ -1,0 +1,90 @@
+//! A registry on the loopback, filled with a stand-in image, and the mirror configuration that leads to it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Daemon, Node, namespaces};
+use crate::case::Outcome;
+use crate::images;
+
+const ADDRESS: &str = "127.0.0.1:5000";
+/// Where podwright's configuration on a node looks for `hosts.toml` files.
+pub(super) const HOSTS: &str = "/run/certs.d";
+
+/// Serves the stand-in image `name` as `repository:tag`; `upstream.example` is mirrored by it.
+pub(crate) async fn start(node: &Node, name: &str, repository: &str, tag: &str) -> Outcome<Daemon> {
+    let storage = node.home.join("registry");
+    fill(&storage, name, repository, tag)?;
+    let config = node.home.join("registry.yml");
+    fs::write(
+        &config,
+        format!(
+            "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {ADDRESS}\n",
+            storage.display()
+        ),
+    )?;
+    let hosts = Path::new(HOSTS).join("upstream.example");
+    fs::create_dir_all(&hosts)?;
+    fs::write(
+        hosts.join("hosts.toml"),
+        format!(
+            "server = \"https://upstream.example\"\n[host.\"http://{ADDRESS}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+        ),
+    )?;
+    let registry =
+        Daemon::new("docker-registry", &node.home).args([PathBuf::from("serve"), config]);
+    registry.start_at(ADDRESS).await?;
+    Ok(registry)
+}
+
+/// Lays an OCI archive out as the registry stores it.
+fn fill(storage: &Path, name: &str, repository: &str, tag: &str) -> Outcome {
+    let layout = storage.with_extension("layout");
+    fs::create_dir_all(&layout)?;
+    let archive = images::archive(name);
+    namespaces::run(
+        "tar",
+        &[
+            "--extract",
+            "--file",
+            &archive.to_string_lossy(),
+            "--directory",
+            &layout.to_string_lossy(),
+        ],
+    )?;
+    let root = storage.join("docker/registry/v2");
+    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json"))?)?;
+    let manifest = index
+        .pointer("/manifests/0/digest")
+        .and_then(Value::as_str)
+        .ok_or("the archive names no manifest")?
+        .to_owned();
+    let repository = root.join("repositories").join(repository);
+    for entry in fs::read_dir(layout.join("blobs/sha256"))? {
+        let entry = entry?;
+        let hex = entry.file_name().to_string_lossy().into_owned();
+        let short = hex.get(..2).ok_or("a blob without a digest")?;
+        let blob = root.join("blobs/sha256").join(short).join(&hex);
+        fs::create_dir_all(&blob)?;
+        fs::copy(entry.path(), blob.join("data"))?;
+        link(
+            &repository.join("_layers/sha256").join(&hex),
+            &format!("sha256:{hex}"),
+        )?;
+    }
+    let hex = manifest.trim_start_matches("sha256:");
+    link(
+        &repository.join("_manifests/revisions/sha256").join(hex),
+        &manifest,
+    )?;
+    let tag = repository.join("_manifests/tags").join(tag);
+    link(&tag.join("current"), &manifest)?;
+    link(&tag.join("index/sha256").join(hex), &manifest)
+}
+
+fn link(folder: &Path, digest: &str) -> Outcome {
+    fs::create_dir_all(folder)?;
+    Ok(fs::write(folder.join("link"), digest)?)
+}
