@@ -1,7 +1,10 @@
 //! The seam to containerd: one narrow trait a service, the real client, and a fake world.
 
+pub mod grpc;
+mod link;
 mod storage;
 mod traits;
 
+pub use link::{Link, LinkReporter, LinkState, Prober};
 pub use storage::*;
 pub use traits::*;

@@ -308,6 +308,8 @@ pub trait Introspection: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<u8>>>;
     /// Pid of the containerd process by the socket's peer credentials; `None` where it cannot be told.
     fn server_pid(&self) -> Option<Pid>;
+    /// How many connections were made so far: a changed number means that events may have been missed.
+    fn connections(&self) -> u64;
 }
 
 /// The whole seam: one handle a service.

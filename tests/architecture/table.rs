@@ -128,6 +128,7 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("prost", &["wire", "containerd/grpc"]),
+    ("prost_types", &["wire", "containerd/grpc"]),
     ("reqwest", &["registry"]),
     ("rustls", &["registry", "streaming", "server", "main"]),
     ("sd_notify", &["server"]),
