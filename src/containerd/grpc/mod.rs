@@ -11,6 +11,8 @@ mod images;
 mod introspection;
 mod leases;
 mod limits;
+#[cfg(test)]
+mod live;
 mod metrics;
 mod snapshots;
 mod tasks;

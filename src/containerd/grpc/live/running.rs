@@ -1,0 +1,233 @@
+//! Tasks: a real busybox, its exits, execs, signals and output.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use serde_json::{Value, json};
+
+use super::Node;
+use crate::containerd::{
+    ContainerRecord, Containerd, Event, ExecRequest, Payload, RootfsMount, Stdio, TaskRequest,
+    TaskState,
+};
+use crate::model::{ExecId, Kind, Pid, Result, Signal};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn process(args: &[&str]) -> Value {
+    json!({
+        "terminal": false,
+        "user": {"uid": 0, "gid": 0},
+        "args": args,
+        "env": ["PATH=/bin"],
+        "cwd": "/"
+    })
+}
+
+fn spec(args: &[&str], cgroup: &str) -> Payload {
+    let json = json!({
+        "ociVersion": "1.0.2",
+        "process": process(args),
+        "root": {"path": "rootfs"},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {
+            "cgroupsPath": format!("/{cgroup}/c"),
+            "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]
+        }
+    });
+    Payload::new(Payload::SPEC, json.to_string())
+}
+
+fn fifo(path: PathBuf) -> PathBuf {
+    assert!(
+        Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .unwrap()
+            .success()
+    );
+    path
+}
+
+/// Output and errors into one FIFO (the runc shim wants both or neither), and the thread that reads it to its end.
+fn output(path: PathBuf) -> (Stdio, std::thread::JoinHandle<String>) {
+    let path = fifo(path);
+    let stdio = Stdio {
+        stdout: Some(path.clone()),
+        stderr: Some(path.clone()),
+        ..Stdio::default()
+    };
+    let reader = std::thread::spawn(move || std::fs::read_to_string(path).unwrap());
+    (stdio, reader)
+}
+
+async fn create(node: &Node, containerd: &Containerd, args: &[&str], stdio: Stdio) -> Result<Pid> {
+    let record = ContainerRecord {
+        id: "c".into(),
+        runtime: "io.containerd.runc.v2".into(),
+        spec: Some(spec(args, node.cgroup())),
+        ..ContainerRecord::default()
+    };
+    containerd.containers.create(&record).await?;
+    let rootfs = RootfsMount {
+        kind: "bind".into(),
+        source: node.busybox().display().to_string(),
+        target: String::new(),
+        options: vec!["rbind".into(), "rw".into()],
+    };
+    let request = TaskRequest {
+        id: "c".into(),
+        rootfs: vec![rootfs],
+        stdio,
+        options: None,
+    };
+    containerd.tasks.create(&request).await
+}
+
+async fn next_exit(events: &mut BoxStream<'static, Result<Event>>) -> (Option<String>, u32) {
+    let next = tokio::time::timeout(LIMIT, events.next()).await;
+    match next.unwrap().unwrap().unwrap() {
+        Event::TaskExit { exec, exit, .. } => (exec, exit.code),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_task_writes_its_output_and_tells_its_exit() {
+    let Some(node) = Node::start() else { return };
+    let containerd = node.client().await.containerd;
+    let tasks = &containerd.tasks;
+    let mut events = containerd.events.subscribe().await.unwrap();
+    let (stdio, reader) = output(node.path().join("out"));
+
+    let script = "echo hello; exit 3";
+    let pid = create(
+        &node,
+        &containerd,
+        &["/bin/busybox", "sh", "-c", script],
+        stdio,
+    )
+    .await
+    .unwrap();
+    let made = tasks.get("c", None).await.unwrap();
+    assert_eq!((made.state, made.pid), (TaskState::Created, pid));
+    assert_eq!(made.exit, None);
+    let waiting = tokio::time::timeout(LIMIT, tasks.wait("c", None));
+    let (exit, started) = tokio::join!(waiting, tasks.start("c", None));
+    let exit = exit.unwrap().unwrap();
+
+    assert_eq!(started.unwrap(), pid);
+    assert_eq!(exit.code, 3);
+    assert_eq!(next_exit(&mut events).await, (None, 3));
+    let ended = tasks.get("c", None).await.unwrap();
+    assert_eq!((ended.state, ended.exit), (TaskState::Stopped, Some(exit)));
+    let late = tasks
+        .kill("c", None, Signal::KILL, false)
+        .await
+        .unwrap_err();
+    assert_eq!(late.kind(), Kind::NotFound);
+    let held = containerd.containers.delete("c").await.unwrap_err();
+    assert_eq!(held.kind(), Kind::FailedPrecondition);
+    assert_eq!(tasks.delete("c", None).await.unwrap(), exit);
+    assert_eq!(
+        tasks.delete("c", None).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
+    assert_eq!(
+        tasks.get("c", None).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
+    assert_eq!(
+        tasks.wait("c", None).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
+    containerd.containers.delete("c").await.unwrap();
+    assert_eq!(reader.join().unwrap(), "hello\n");
+}
+
+#[tokio::test]
+async fn a_running_task_takes_execs_and_signals_and_outlives_containerd() {
+    let Some(node) = Node::start() else { return };
+    let client = node.client().await;
+    let containerd = client.containerd;
+    let tasks = &containerd.tasks;
+    let mut events = containerd.events.subscribe().await.unwrap();
+    create(
+        &node,
+        &containerd,
+        &["/bin/busybox", "sleep", "600"],
+        Stdio::default(),
+    )
+    .await
+    .unwrap();
+    tasks.start("c", None).await.unwrap();
+
+    let again = TaskRequest {
+        id: "c".into(),
+        rootfs: vec![],
+        stdio: Stdio::default(),
+        options: None,
+    };
+    let taken = tasks.create(&again).await.unwrap_err();
+    assert_eq!(taken.kind(), Kind::AlreadyExists);
+    let held = tasks.delete("c", None).await.unwrap_err();
+    assert_eq!(held.kind(), Kind::FailedPrecondition, "{held}");
+    assert_eq!(tasks.oom_kills("c").await.unwrap(), Some(0));
+    run_exec(&containerd, node.path()).await;
+    let (exec, code) = next_exit(&mut events).await;
+    assert!(exec.is_some());
+    assert_eq!(code, 7);
+
+    let server = containerd.introspection.server_pid().unwrap().0;
+    assert!(
+        Command::new("kill")
+            .args(["-KILL", &server.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let containerd = node.client().await.containerd;
+    let mut events = containerd.events.subscribe().await.unwrap();
+    let tasks = &containerd.tasks;
+    assert_eq!(
+        tasks.get("c", None).await.unwrap().state,
+        TaskState::Running
+    );
+    let waiting = tokio::time::timeout(LIMIT, tasks.wait("c", None));
+    let (exit, killed) = tokio::join!(waiting, tasks.kill("c", None, Signal::KILL, true));
+    let exit = exit.unwrap().unwrap();
+    killed.unwrap();
+    assert_eq!(exit.code, 137);
+    assert_eq!(next_exit(&mut events).await, (None, 137));
+    tasks.delete("c", None).await.unwrap();
+}
+
+async fn run_exec(containerd: &Containerd, dir: &Path) {
+    let tasks = &containerd.tasks;
+    let exec = ExecId::generate().unwrap();
+    let (stdio, reader) = output(dir.join("exec-out"));
+    let args = process(&["/bin/busybox", "sh", "-c", "echo from exec; exit 7"]);
+    let request = ExecRequest {
+        id: "c".into(),
+        exec: exec.clone(),
+        stdio,
+        process: Payload::new(Payload::PROCESS, args.to_string()),
+    };
+
+    tasks.exec(&request).await.unwrap();
+    let waiting = tokio::time::timeout(LIMIT, tasks.wait("c", Some(&exec)));
+    let (exit, started) = tokio::join!(waiting, tasks.start("c", Some(&exec)));
+    let exit = exit.unwrap().unwrap();
+    started.unwrap();
+
+    assert_eq!(exit.code, 7);
+    assert_eq!(tasks.delete("c", Some(&exec)).await.unwrap().code, 7);
+    assert_eq!(
+        tasks.get("c", Some(&exec)).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
+    assert_eq!(reader.join().unwrap(), "from exec\n");
+}
