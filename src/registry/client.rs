@@ -1,0 +1,113 @@
+//! HTTP clients: one per set of TLS settings, shared by all pulls so that connections are reused.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, Identity};
+
+use super::hosts::{Host, Scheme, Tls, is_loopback, split_port};
+use crate::model::{Classify, Error, Kind, Result};
+
+const USER_AGENT: &str = concat!("podwright/", env!("CARGO_PKG_VERSION"));
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Everything that makes two hosts need different clients.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct ClientKey {
+    tls: Tls,
+    plain_only: bool,
+    is_loopback: bool,
+    dial_timeout: Duration,
+}
+
+/// The clients built so far.
+#[derive(Default)]
+pub(super) struct Clients(Mutex<HashMap<ClientKey, Client>>);
+
+impl Clients {
+    /// The client for `host`.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where certificates or keys cannot be used, or the system has no CA certificates.
+    pub(super) fn for_host(&self, host: &Host, dial_timeout: Duration) -> Result<Client> {
+        /// More than any node's configuration names; certificates that change leave old clients behind.
+        const KEPT: usize = 64;
+        let key = ClientKey {
+            tls: host.tls.clone(),
+            plain_only: host.scheme == Scheme::Http,
+            is_loopback: is_loopback(split_port(&host.authority).0),
+            dial_timeout: host.dial_timeout.unwrap_or(dial_timeout),
+        };
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let client = build(&key)
+            .map_err(|error| error.context(format!("TLS settings for {}", host.authority)))?;
+        if clients.len() >= KEPT {
+            clients.clear();
+        }
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
+}
+
+/// Makes ring the process's TLS provider unless one is installed already.
+pub fn install_crypto_provider() {
+    if rustls::crypto::CryptoProvider::get_default().is_none()
+        && rustls::crypto::ring::default_provider()
+            .install_default()
+            .is_err()
+    {
+        tracing::debug!("another thread installed the TLS provider first");
+    }
+}
+
+fn build(key: &ClientKey) -> Result<Client> {
+    install_crypto_provider();
+    let mut builder = Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(Policy::none())
+        .referer(false)
+        .connect_timeout(key.dial_timeout)
+        .pool_idle_timeout(IDLE_CONNECTION)
+        .tcp_keepalive(KEEPALIVE);
+    if key.is_loopback {
+        builder = builder.no_proxy();
+    }
+    let mut authorities = Vec::new();
+    for bundle in &key.tls.ca {
+        authorities.extend(
+            Certificate::from_pem_bundle(bundle)
+                .classify(Kind::FailedPrecondition, || "CA bundle".to_owned())?,
+        );
+    }
+    builder = if key.plain_only {
+        // No handshake will happen; do not demand CA certificates of the system.
+        builder.tls_certs_only([])
+    } else {
+        builder.tls_certs_merge(authorities)
+    };
+    if key.tls.skip_verify {
+        builder = builder.tls_danger_accept_invalid_certs(true);
+    }
+    match key.tls.client.as_slice() {
+        [] => {}
+        [pair, rest @ ..] => {
+            if !rest.is_empty() {
+                tracing::warn!("several client certificates are configured: the first is used");
+            }
+            let identity = Identity::from_pem(pair).classify(Kind::FailedPrecondition, || {
+                "client certificate and key".to_owned()
+            })?;
+            builder = builder.identity(identity);
+        }
+    }
+    builder.build().map_err(|error| {
+        Error::precondition("cannot set up TLS; check that CA certificates are installed")
+            .caused_by(error)
+    })
+}

@@ -1,0 +1,384 @@
+//! One host as one pull uses it: every request goes through [`Endpoint::send`], which authenticates, follows
+//! redirects, and retries within one budget.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION,
+    RANGE, RETRY_AFTER,
+};
+use reqwest::{Client, Method, Response, StatusCode};
+use url::Url;
+
+use super::auth::{Challenger, HostAuth};
+use super::failure::{Failure, error_codes, has_cause, shown};
+use super::hosts::{Host, Scheme, split_port};
+use super::{Settings, body, retry};
+use crate::model::{Error, Kind};
+
+const SENDS: u32 = 5;
+const MAX_REDIRECTS: usize = 10;
+const MAX_HEADERS: usize = 64 * 1024;
+const ERROR_BODY: usize = 64 * 1024;
+const ERROR_BODY_LIMIT: Duration = Duration::from_secs(5);
+
+/// A host, the client for it, and what this pull has learnt about it.
+pub(super) struct Endpoint {
+    host: Host,
+    client: Client,
+    headers: HeaderMap,
+    auth: HostAuth,
+    repository: String,
+    /// The reference's domain, told to hosts that are not its own.
+    namespace: Option<String>,
+    speaks_plain: AtomicBool,
+    settings: Settings,
+}
+
+/// One request to a host.
+pub(super) struct Ask<'a> {
+    pub(super) method: Method,
+    /// `manifests` or `blobs`.
+    pub(super) collection: &'static str,
+    /// Tag or digest.
+    pub(super) version: &'a str,
+    pub(super) accept: String,
+    /// First byte wanted; 0 asks for the whole.
+    pub(super) offset: u64,
+    /// No further host follows, so trouble that passes is worth a retry here.
+    pub(super) is_last: bool,
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        host: Host,
+        client: Client,
+        auth: HostAuth,
+        reference: &crate::model::Reference,
+        settings: Settings,
+    ) -> Self {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &host.headers {
+            headers.append(name, value.clone());
+        }
+        let is_own = is_own(&host.authority, reference);
+        Self {
+            speaks_plain: AtomicBool::new(host.scheme == Scheme::Http),
+            namespace: (!is_own).then(|| reference.domain().to_owned()),
+            repository: reference.repository().to_owned(),
+            host,
+            client,
+            headers,
+            auth,
+            settings,
+        }
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Sends `ask` until it succeeds or its budget is spent, and returns a 2xx response.
+    ///
+    /// # Errors
+    /// The failure of the last send. Dropping the future abandons the request.
+    pub(super) async fn send(&self, ask: &Ask<'_>) -> Result<Response, Failure> {
+        let mut previous = None;
+        let mut patience = self.settings.retry_wait;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let has_budget = attempt < SENDS;
+            let (response, url) = match self.once(ask).await {
+                Ok(answer) => answer,
+                Err(failure) => {
+                    if failure.is_transient && ask.is_last && has_budget {
+                        tokio::time::sleep(retry::TRANSPORT_PAUSE).await;
+                        continue;
+                    }
+                    return Err(failure);
+                }
+            };
+            let status = response.status();
+            if status.is_success() {
+                self.auth.accepted().await;
+                return Ok(response);
+            }
+            let is_own_answer = response.url().origin() == url.origin();
+            let pause = match status {
+                StatusCode::UNAUTHORIZED if is_own_answer => {
+                    self.auth
+                        .challenged(response.headers(), &shown(&url))
+                        .await
+                        .map_err(Failure::transport)?;
+                    Some(Duration::ZERO)
+                }
+                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                    Some(retry::pause(response.headers(), attempt))
+                }
+                StatusCode::INTERNAL_SERVER_ERROR
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+                    if ask.is_last && previous != Some(status) =>
+                {
+                    Some(retry::pause(response.headers(), attempt))
+                }
+                _ => None,
+            };
+            previous = Some(status);
+            match pause {
+                Some(pause) if has_budget && pause <= patience => {
+                    patience -= pause;
+                    tokio::time::sleep(pause).await;
+                }
+                _ => return Err(http_failure(response).await),
+            }
+        }
+    }
+
+    /// One try with its redirects; also the URL it began with.
+    async fn once(&self, ask: &Ask<'_>) -> Result<(Response, Url), Failure> {
+        let url = self.url(ask)?;
+        let first = self.follow(ask, url.clone()).await;
+        match first {
+            Err(failure) if self.falls_back(&failure) => {
+                tracing::debug!(host = %self.host.authority, "no TLS there: going on in plain HTTP");
+                self.speaks_plain.store(true, Ordering::Relaxed);
+                let url = self.url(ask)?;
+                Ok((self.follow(ask, url.clone()).await?, url))
+            }
+            first => Ok((first?, url)),
+        }
+    }
+
+    fn url(&self, ask: &Ask<'_>) -> Result<Url, Failure> {
+        let scheme = if self.speaks_plain.load(Ordering::Relaxed) {
+            "http"
+        } else {
+            "https"
+        };
+        let text = format!(
+            "{scheme}://{}{}/{}/{}/{}",
+            self.host.authority, self.host.path, self.repository, ask.collection, ask.version
+        );
+        let mut url = Url::parse(&text).map_err(|error| {
+            Failure::transport(
+                Error::invalid(format!(
+                    "registry host {:?}: not usable in a URL",
+                    self.host.authority
+                ))
+                .caused_by(error),
+            )
+        })?;
+        if let Some(namespace) = &self.namespace {
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
+        Ok(url)
+    }
+
+    /// Whether plain HTTP is to be tried after this failure of TLS.
+    fn falls_back(&self, failure: &Failure) -> bool {
+        if self.host.scheme != Scheme::HttpsThenHttp || self.speaks_plain.load(Ordering::Relaxed) {
+            return false;
+        }
+        let has_port = split_port(&self.host.authority).1.is_some();
+        has_cause(&failure.error, |cause| {
+            if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+                return matches!(tls, rustls::Error::InvalidMessage(_));
+            }
+            if let Some(sent) = cause.downcast_ref::<reqwest::Error>() {
+                return sent.is_timeout() && sent.is_connect();
+            }
+            cause.downcast_ref::<std::io::Error>().is_some_and(|io| {
+                use std::io::ErrorKind as K;
+                match io.kind() {
+                    K::UnexpectedEof | K::ConnectionReset | K::TimedOut => true,
+                    K::ConnectionRefused => !has_port,
+                    _ => false,
+                }
+            })
+        })
+    }
+
+    async fn follow(&self, ask: &Ask<'_>, first: Url) -> Result<Response, Failure> {
+        let mut url = first.clone();
+        for _hop in 0..=MAX_REDIRECTS {
+            let response = self.request(ask, &first, &url).await?;
+            let target = response.headers().get(LOCATION);
+            let (true, Some(target)) = (response.status().is_redirection(), target) else {
+                return Ok(response);
+            };
+            url = redirect_target(&url, target)?;
+        }
+        Err(Failure::transport(Error::unavailable(format!(
+            "{}: more than {MAX_REDIRECTS} redirects",
+            shown(&first)
+        ))))
+    }
+
+    async fn request(&self, ask: &Ask<'_>, first: &Url, url: &Url) -> Result<Response, Failure> {
+        let is_own = url.origin() == first.origin();
+        let mut headers = if is_own {
+            self.headers.clone()
+        } else {
+            without_credentials(&self.headers)
+        };
+        let from = Challenger {
+            client: &self.client,
+            url: first,
+            headers: &self.headers,
+        };
+        if is_own
+            && let Some(value) = self
+                .auth
+                .authorization(&from)
+                .await
+                .map_err(Failure::transport)?
+        {
+            headers.insert(AUTHORIZATION, value);
+        }
+        let mut builder = self
+            .client
+            .request(ask.method.clone(), url.clone())
+            .headers(headers)
+            .header(ACCEPT, &ask.accept)
+            .header(ACCEPT_ENCODING, "identity");
+        if ask.offset > 0 {
+            builder = builder.header(RANGE, format!("bytes={}-", ask.offset));
+        }
+        let limit = self.settings.header_timeout;
+        let response = tokio::time::timeout(limit, builder.send())
+            .await
+            .map_err(|_elapsed| {
+                Failure::broken(Error::unavailable(format!(
+                    "{}: no answer within {limit:?}",
+                    shown(url)
+                )))
+            })?
+            .map_err(|error| Failure::sent(error, url))?;
+        check_headers(&response, url)?;
+        Ok(response)
+    }
+}
+
+/// Whether `authority` is the registry that the reference itself names.
+pub(super) fn is_own(authority: &str, reference: &crate::model::Reference) -> bool {
+    authority == reference.endpoint() || authority == reference.domain()
+}
+
+/// `headers` less those that carry credentials.
+pub(super) fn without_credentials(headers: &HeaderMap) -> HeaderMap {
+    let mut public = headers.clone();
+    for name in ["authorization", "proxy-authorization", "cookie"] {
+        public.remove(name);
+    }
+    public
+}
+
+/// Where a redirect leads, if it may be followed. A user name in it is dropped: it would become credentials.
+fn redirect_target(from: &Url, target: &HeaderValue) -> Result<Url, Failure> {
+    let refused = |why: &str| {
+        Failure::transport(Error::unavailable(format!(
+            "{}: redirect {why}",
+            shown(from)
+        )))
+    };
+    let mut url = target
+        .to_str()
+        .ok()
+        .and_then(|text| from.join(text).ok())
+        .ok_or_else(|| refused("to something that is not a URL"))?;
+    match (from.scheme(), url.scheme()) {
+        (_, "https") | ("http", "http") => {}
+        ("https", "http") => return Err(refused("from https to plain http refused")),
+        _ => return Err(refused("to a scheme that is neither http nor https")),
+    }
+    let stripped = url.set_username("").and(url.set_password(None));
+    stripped.map_err(|()| refused("to a URL without a host"))?;
+    url.set_fragment(None);
+    Ok(url)
+}
+
+fn check_headers(response: &Response, url: &Url) -> Result<(), Failure> {
+    let size: usize = response
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len().saturating_add(value.len()))
+        .sum();
+    if size > MAX_HEADERS {
+        return Err(Failure::too_large(Error::unavailable(format!(
+            "{}: answer headers larger than 64 KiB",
+            shown(url)
+        ))));
+    }
+    let is_encoded = response
+        .headers()
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().is_empty() && coding.as_bytes() != b"identity");
+    if is_encoded && response.status().is_success() {
+        return Err(Failure::transport(Error::new(
+            Kind::Unknown,
+            format!(
+                "{}: sent an encoded body though none was accepted",
+                shown(url)
+            ),
+        )));
+    }
+    if response.status().is_success()
+        && let Some(warning) = response.headers().get("warning")
+        && warning.as_bytes().starts_with(b"299 ")
+    {
+        let text = String::from_utf8_lossy(warning.as_bytes());
+        tracing::warn!(url = %shown(url), warning = %super::failure::cut(&text, 200), "registry warns");
+    }
+    Ok(())
+}
+
+async fn http_failure(response: Response) -> Failure {
+    let status = response.status();
+    let url = response.url().clone();
+    let retry_after = response.headers().contains_key(RETRY_AFTER);
+    let read = body::read_some(response, ERROR_BODY);
+    let codes = match tokio::time::timeout(ERROR_BODY_LIMIT, read).await {
+        Ok(body) => error_codes(&body),
+        Err(_elapsed) => String::new(),
+    };
+    let failure = Failure::http(status, &url, &codes);
+    if status == StatusCode::TOO_MANY_REQUESTS && retry_after {
+        tracing::info!(url = %shown(&url), "the registry limits the rate of requests");
+    }
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(
+        "https://a.tld/x",
+        "https://b.tld/y?sig=1",
+        Some("https://b.tld/y?sig=1")
+    )]
+    #[case("https://a.tld/x", "/y", Some("https://a.tld/y"))]
+    #[case("http://a.tld/x", "http://b.tld/y", Some("http://b.tld/y"))]
+    #[case("https://a.tld/x", "https://u:p@b.tld/y", Some("https://b.tld/y"))]
+    #[case("https://a.tld/x", "http://a.tld/x", None)]
+    #[case("https://a.tld/x", "file:///etc/shadow", None)]
+    #[case("https://a.tld/x", "https://", None)]
+    fn redirects_keep_tls_and_lose_users(
+        #[case] from: &str,
+        #[case] location: &str,
+        #[case] want: Option<&str>,
+    ) {
+        let target = redirect_target(
+            &Url::parse(from).unwrap(),
+            &HeaderValue::from_str(location).unwrap(),
+        );
+        assert_eq!(target.ok().map(String::from).as_deref(), want);
+    }
+}

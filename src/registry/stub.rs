@@ -1,0 +1,239 @@
+//! A scripted HTTP server on loopback for tests. It remembers every request, answers what the script says, and closes
+//! the connection after each answer. It runs on threads of its own, so that a test may pause tokio's clock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use crate::model::Digest;
+
+/// One request as it arrived; header names in lower case.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Seen {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+}
+
+/// What to answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reply {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    /// Close the connection after this many bytes of the body.
+    cut_at: Option<usize>,
+}
+
+impl Reply {
+    pub(crate) fn new(status: u16) -> Self {
+        Self {
+            status,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub(crate) fn cut_at(mut self, at: usize) -> Self {
+        self.cut_at = Some(at);
+        self
+    }
+}
+
+type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
+
+/// The server. It lives until the process ends; tests are short.
+pub(crate) struct Stub {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Stub {
+    pub(crate) fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let script: Arc<Script> = Arc::new(script);
+        let log = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (script, log) = (Arc::clone(&script), Arc::clone(&log));
+                std::thread::spawn(move || serve(stream, &*script, &log));
+            }
+        });
+        Self { address, seen }
+    }
+
+    /// `127.0.0.1:port`
+    pub(crate) fn authority(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// `METHOD path` of every request.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.seen()
+            .iter()
+            .map(|seen| format!("{} {}", seen.method, seen.path))
+            .collect()
+    }
+}
+
+fn serve(mut stream: TcpStream, script: &Script, log: &Mutex<Vec<Seen>>) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    // A TLS hello begins with a zero-filled binary head; a plain server says so.
+    if reader.fill_buf().ok()?.first() == Some(&0x16) {
+        stream
+            .write_all(b"HTTP/1.0 400 Bad Request\r\n\r\nplain HTTP only")
+            .ok()?;
+        return None;
+    }
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let mut words = line.split_whitespace();
+    let method = words.next()?.to_owned();
+    let target = words.next()?;
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut seen = Seen {
+        method,
+        path: path.to_owned(),
+        query: query.to_owned(),
+        ..Seen::default()
+    };
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
+        seen.headers
+            .insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    }
+    let length = seen
+        .header("content-length")
+        .and_then(|text| text.parse().ok());
+    seen.body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut seen.body).ok()?;
+    let reply = script(&seen);
+    let is_head = seen.method == "HEAD";
+    log.lock().unwrap().push(seen);
+    let has_length = reply
+        .headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let mut head = format!(
+        "HTTP/1.1 {} Scripted\r\nConnection: close\r\n",
+        reply.status
+    );
+    for (name, value) in &reply.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !has_length {
+        head.push_str(&format!("Content-Length: {}\r\n", reply.body.len()));
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes()).ok()?;
+    if !is_head {
+        let end = reply
+            .cut_at
+            .unwrap_or(reply.body.len())
+            .min(reply.body.len());
+        stream.write_all(&reply.body[..end]).ok()?;
+    }
+    stream.shutdown(std::net::Shutdown::Write).ok()
+}
+
+/// Blobs and manifests of one repository, answered as a registry would.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shelf {
+    manifests: BTreeMap<String, (String, Vec<u8>)>,
+    blobs: BTreeMap<String, Vec<u8>>,
+}
+
+impl Shelf {
+    /// Adds a blob and returns its digest.
+    pub(crate) fn blob(&mut self, bytes: impl Into<Vec<u8>>) -> Digest {
+        let bytes = bytes.into();
+        let digest = Digest::sha256(&bytes);
+        self.blobs.insert(digest.to_string(), bytes);
+        digest
+    }
+
+    /// Adds a manifest under its digest and, where given, a tag.
+    pub(crate) fn manifest(
+        &mut self,
+        tag: Option<&str>,
+        media_type: &str,
+        bytes: impl Into<Vec<u8>>,
+    ) -> Digest {
+        let bytes = bytes.into();
+        let digest = Digest::sha256(&bytes);
+        for name in [Some(digest.as_str()), tag].into_iter().flatten() {
+            self.manifests
+                .insert(name.to_owned(), (media_type.to_owned(), bytes.clone()));
+        }
+        digest
+    }
+
+    /// Answers a request, with ranges.
+    pub(crate) fn answer(&self, seen: &Seen) -> Reply {
+        let mut parts = seen.path.rsplitn(3, '/');
+        let (Some(version), Some(collection)) = (parts.next(), parts.next()) else {
+            return Reply::new(404);
+        };
+        match collection {
+            "manifests" => match self.manifests.get(version) {
+                Some((media_type, bytes)) => Reply::new(200)
+                    .header("Content-Type", media_type)
+                    .header("Docker-Content-Digest", Digest::sha256(bytes).to_string())
+                    .body(bytes.clone()),
+                None => Reply::new(404).body(r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#),
+            },
+            "blobs" => match self.blobs.get(version) {
+                Some(bytes) => ranged(bytes, seen.header("range")),
+                None => Reply::new(404).body(r#"{"errors":[{"code":"BLOB_UNKNOWN"}]}"#),
+            },
+            _ => Reply::new(404),
+        }
+    }
+}
+
+fn ranged(bytes: &[u8], range: Option<&str>) -> Reply {
+    let from = range.and_then(|range| {
+        range
+            .strip_prefix("bytes=")?
+            .strip_suffix('-')?
+            .parse::<usize>()
+            .ok()
+    });
+    match from {
+        None => Reply::new(200).body(bytes),
+        Some(from) => Reply::new(206)
+            .header(
+                "Content-Range",
+                format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len()),
+            )
+            .body(&bytes[from..]),
+    }
+}
