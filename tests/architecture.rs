@@ -233,6 +233,29 @@ fn no_file_grows_past_the_limit() {
     assert!(long.is_empty(), "split these:\n{}", long.join("\n"));
 }
 
+#[test]
+fn the_readme_lists_every_call_with_its_status() {
+    let text = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let calls: Vec<String> = text("proto/cri.proto")
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("rpc "))
+        .map(|rest| rest.split('(').next().unwrap().to_owned())
+        .collect();
+    let listed: Vec<String> = text("README.md")
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            match cells.as_slice() {
+                ["", call, "done" | "partial" | "unimplemented", ""] => Some((*call).to_owned()),
+                _ => None,
+            }
+        })
+        .collect();
+
+    assert_eq!(calls.len(), 43);
+    assert_eq!(listed, calls);
+}
+
 /// Each must be refused: where it stands, and what it says.
 const FORBIDDEN: &[(&[&str], &str)] = &[
     (&["model"], "use crate::config::Config;"),
