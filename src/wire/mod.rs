@@ -1,5 +1,6 @@
 //! Generated messages, their conversion to and from the model, and the Go-JSON codec of containerd's records.
 
+mod convert;
 pub mod gojson;
 pub mod record;
 
