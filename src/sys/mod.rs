@@ -11,3 +11,4 @@ pub mod netns;
 pub mod openat2;
 pub mod process;
 pub mod readiness;
+pub mod spawn;

@@ -114,6 +114,28 @@ pub fn command_blocking(pid: Pid) -> Option<String> {
     Some(read_proc(pid, "comm").ok()?.trim_end().to_owned())
 }
 
+/// The processes whose environment at their start held `entry` (`NAME=value`); kernel threads have none.
+///
+/// # Errors
+/// Where `/proc` cannot be listed. Processes that end meanwhile are left out.
+pub fn with_environment_blocking(entry: &str) -> Result<Vec<Pid>> {
+    const ENVIRONMENT_CAP: u64 = 256 * 1024;
+    let listed = std::fs::read_dir("/proc").sys(|| "list processes".to_owned())?;
+    let holds = |pid: &Pid| {
+        let path = PathBuf::from(format!("/proc/{pid}/environ"));
+        super::files::read_capped_blocking(&path, ENVIRONMENT_CAP).is_ok_and(|environment| {
+            environment
+                .split(|byte| *byte == 0)
+                .any(|present| present == entry.as_bytes())
+        })
+    };
+    Ok(listed
+        .filter_map(|process| process.ok()?.file_name().to_str()?.parse().ok())
+        .map(Pid)
+        .filter(holds)
+        .collect())
+}
+
 /// A handle on one process: neither its end nor the reuse of its pid makes it mean another.
 #[derive(Debug)]
 pub struct PidFd {
@@ -274,6 +296,24 @@ mod tests {
         assert!(identity.is_alive_blocking().unwrap());
         identity.start_ticks += 1;
         assert!(!identity.is_alive_blocking().unwrap());
+    }
+
+    #[test]
+    fn processes_are_found_by_what_their_environment_says() {
+        let entry = format!("PODWRIGHT_TEST_MARK={}", std::process::id());
+        let mut child = Command::new("sleep")
+            .arg("600")
+            .env("PODWRIGHT_TEST_MARK", std::process::id().to_string())
+            .spawn()
+            .unwrap();
+
+        let found = with_environment_blocking(&entry).unwrap();
+        let prefix = with_environment_blocking("PODWRIGHT_TEST_MARK=").unwrap();
+
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found, [Pid(child.id())]);
+        assert_eq!(prefix, []);
     }
 
     #[test]

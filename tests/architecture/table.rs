@@ -88,7 +88,15 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("arc_swap", ANYWHERE),
     (
         "base64",
-        &["registry", "wire", "cri", "play", "streaming", "image"],
+        &[
+            "registry",
+            "wire",
+            "cri",
+            "play",
+            "streaming",
+            "image",
+            "network",
+        ],
     ),
     ("bytes", ANYWHERE),
     ("clap", &["cli", "main"]),
