@@ -367,5 +367,4 @@ async fn keep_start(
 }
 
 #[cfg(test)]
-#[path = "plugin_tests.rs"]
 mod tests;

@@ -276,5 +276,4 @@ fn type_of(object: &Map<String, Value>) -> Result<String> {
 }
 
 #[cfg(test)]
-#[path = "conflist_tests.rs"]
 mod tests;

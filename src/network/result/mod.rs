@@ -280,5 +280,4 @@ pub(super) fn excerpt(output: &[u8]) -> String {
 }
 
 #[cfg(test)]
-#[path = "result_tests.rs"]
 mod tests;
