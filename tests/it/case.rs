@@ -19,6 +19,8 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// Programs without which the case is impossible.
     pub(crate) needs: &'static [&'static str],
+    /// Files without which the case is impossible.
+    pub(crate) wants: &'static [&'static str],
     /// After this the whole node is killed and the case has failed.
     pub(crate) deadline: Duration,
     pub(crate) run: Body,
@@ -32,6 +34,7 @@ impl Case {
         Self {
             name,
             needs: &[],
+            wants: &[],
             deadline: Duration::from_secs(120),
             run,
         }
@@ -39,6 +42,11 @@ impl Case {
 
     pub(crate) const fn needs(mut self, programs: &'static [&'static str]) -> Self {
         self.needs = programs;
+        self
+    }
+
+    pub(crate) const fn wants(mut self, files: &'static [&'static str]) -> Self {
+        self.wants = files;
         self
     }
 
@@ -59,6 +67,9 @@ impl Case {
             return Some(String::from(
                 "no CNI plugins: apt-get install containernetworking-plugins",
             ));
+        }
+        if let Some(file) = self.wants.iter().find(|file| !Path::new(file).exists()) {
+            return Some(format!("there is no {file} here"));
         }
         if !node::binary_serves() {
             return Some(String::from("the binary has no verb `serve`"));

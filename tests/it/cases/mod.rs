@@ -6,8 +6,10 @@ mod crashes;
 mod identity;
 mod images;
 mod joins;
+mod kills;
 mod logs;
 mod networks;
+mod paths;
 mod sandboxes;
 mod strangers;
 
@@ -25,6 +27,8 @@ pub(crate) fn all() -> Vec<Case> {
         bad_input::CASES,
         joins::CASES,
         crashes::CASES,
+        kills::CASES,
+        paths::CASES,
         strangers::CASES,
     ]
     .concat()

@@ -15,10 +15,10 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// What a node holds, a line each, by kind.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Survey(BTreeMap<&'static str, Vec<String>>);
+pub(crate) struct Survey(BTreeMap<&'static str, Vec<String>>);
 
 impl Survey {
-    pub(super) async fn of(node: &Node) -> Outcome<Self> {
+    pub(crate) async fn of(node: &Node) -> Outcome<Self> {
         let mut kinds = BTreeMap::new();
         kinds.insert("processes", processes());
         kinds.insert("mounts", mounts()?);
@@ -67,7 +67,7 @@ fn ctr(node: &Node, arguments: &[&str]) -> Outcome<Vec<String>> {
 }
 
 /// Stops and removes whatever pods the case left.
-pub(super) async fn remove_pods(node: &Node) -> Outcome {
+pub(crate) async fn remove_pods(node: &Node) -> Outcome {
     let mut runtime = node.cri.runtime.clone();
     let listed = runtime
         .list_pod_sandbox(cri::ListPodSandboxRequest::default())
@@ -87,7 +87,7 @@ pub(super) async fn remove_pods(node: &Node) -> Outcome {
 }
 
 /// Fails with a list of what is here now and was not before.
-pub(super) async fn check(node: &Node, before: &Survey) -> Outcome {
+pub(crate) async fn check(node: &Node, before: &Survey) -> Outcome {
     let deadline = tokio::time::Instant::now() + GRACE;
     loop {
         let left = Survey::of(node).await?.beyond(before);

@@ -1,8 +1,9 @@
 //! A node: namespaces, mounts, a network, a private containerd, and podwright on top.
 
 mod daemon;
+mod gates;
 pub(crate) mod layout;
-mod leaks;
+pub(crate) mod leaks;
 mod namespaces;
 pub(crate) mod registry;
 mod surgery;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use podwright::wire::cri;
 
 pub(crate) use daemon::Daemon;
+pub(crate) use gates::Gates;
 pub(crate) use namespaces::{enter, init, spawn};
 
 use crate::case::{Case, Outcome};

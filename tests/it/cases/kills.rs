@@ -1,0 +1,176 @@
+//! podwright is killed at every step of every operation, before and after it; then the same request comes again.
+//!
+//! The steps are not picked: a clean run in front tells which gates each operation passes.
+
+use std::time::Duration;
+
+use podwright::wire::cri;
+use tonic::Code;
+
+use crate::case::{Case, Outcome};
+use crate::ensure;
+use crate::node::{Gates, Node, leaks};
+use crate::pods::{pod, sleeper};
+
+pub(super) const CASES: &[Case] = &[
+    case("kill.at_every_step_of_run_pod", |node| {
+        Box::pin(every_step(node, Verb::RunPod))
+    }),
+    case("kill.at_every_step_of_create", |node| {
+        Box::pin(every_step(node, Verb::Create))
+    }),
+    case("kill.at_every_step_of_start", |node| {
+        Box::pin(every_step(node, Verb::Start))
+    }),
+    case("kill.at_every_step_of_stop", |node| {
+        Box::pin(every_step(node, Verb::Stop))
+    }),
+    case("kill.at_every_step_of_remove", |node| {
+        Box::pin(every_step(node, Verb::Remove))
+    }),
+    case("kill.at_every_step_of_stop_pod", |node| {
+        Box::pin(every_step(node, Verb::StopPod))
+    }),
+    case("kill.at_every_step_of_remove_pod", |node| {
+        Box::pin(every_step(node, Verb::RemovePod))
+    }),
+];
+
+const fn case(name: &'static str, run: crate::case::Body) -> Case {
+    Case::new(name, run).within(600)
+}
+
+/// An operation that leaves records, in the order of a pod's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+enum Verb {
+    RunPod,
+    Create,
+    Start,
+    Stop,
+    Remove,
+    StopPod,
+    RemovePod,
+}
+
+const LIFE: [Verb; 7] = [
+    Verb::RunPod,
+    Verb::Create,
+    Verb::Start,
+    Verb::Stop,
+    Verb::Remove,
+    Verb::StopPod,
+    Verb::RemovePod,
+];
+
+/// One pod with one container, as far as it has come.
+struct Life<'n> {
+    node: &'n Node,
+    config: cri::PodSandboxConfig,
+    pod: String,
+    container: String,
+}
+
+impl<'n> Life<'n> {
+    fn new(node: &'n Node) -> Self {
+        Self {
+            node,
+            config: pod(node, "victim"),
+            pod: String::new(),
+            container: String::new(),
+        }
+    }
+
+    /// Does everything that comes before `verb`.
+    async fn up_to(&mut self, verb: Verb) -> Outcome {
+        for earlier in LIFE.into_iter().filter(|earlier| *earlier < verb) {
+            // A removed container leaves its pod to be stopped, so it need not be removed first.
+            if earlier != Verb::Remove {
+                self.request(earlier).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn request(&mut self, verb: Verb) -> Result<(), tonic::Status> {
+        let node = self.node;
+        match verb {
+            Verb::RunPod => self.pod = node.run_pod(&self.config).await?,
+            Verb::Create => {
+                let container = sleeper("c");
+                self.container = node.create(&self.pod, &self.config, &container).await?;
+            }
+            Verb::Start => node.start(&self.container).await?,
+            Verb::Stop => node.stop(&self.container, 5).await?,
+            Verb::Remove => node.remove(&self.container).await?,
+            Verb::StopPod => node.stop_pod(&self.pod).await?,
+            Verb::RemovePod => node.remove_pod(&self.pod).await?,
+        }
+        Ok(())
+    }
+
+    /// The same request after the restart: done now, done already, or, for a start, told that it is too late.
+    async fn again(&mut self, verb: Verb) -> Outcome {
+        match (verb, self.request(verb).await) {
+            (_, Ok(())) => Ok(()),
+            (Verb::RunPod | Verb::Create, Err(e)) if e.code() == Code::AlreadyExists => Ok(()),
+            (Verb::Start, Err(e)) if e.code() == Code::FailedPrecondition => Ok(()),
+            (_, Err(e)) => Err(format!("the same request again: {e}").into()),
+        }
+    }
+}
+
+async fn every_step(node: &Node, verb: Verb) -> Outcome {
+    let gates = Gates::listen()?;
+    node.podwright.stop().await?;
+    node.podwright.start_with(Gates::ENVIRONMENT).await?;
+    node.until_ready().await?;
+    let mut clean = Life::new(node);
+    clean.up_to(verb).await?;
+    gates.passed();
+    clean.request(verb).await?;
+    let steps = gates.passed();
+    ensure(!steps.is_empty(), || format!("{verb:?} passes no gate"))?;
+    leaks::remove_pods(node).await?;
+    let before = leaks::Survey::of(node).await?;
+
+    for step in steps {
+        killed_at(node, &gates, verb, &step, &before)
+            .await
+            .map_err(|e| format!("killed at {step}: {e}"))?;
+    }
+    Ok(())
+}
+
+async fn killed_at(
+    node: &Node,
+    gates: &Gates,
+    verb: Verb,
+    step: &str,
+    before: &leaks::Survey,
+) -> Outcome {
+    let mut life = Life::new(node);
+    life.up_to(verb).await?;
+    gates.hold_at(step);
+    let held = tokio::time::timeout(Duration::from_secs(30), async {
+        tokio::select! {
+            () = gates.held() => Ok(()),
+            result = life.request(verb) => Err(format!("it ended without that step: {result:?}")),
+        }
+    });
+    held.await
+        .map_err(|_elapsed| "the step is never reached")??;
+
+    node.podwright.kill().await?;
+    node.podwright.start_with(Gates::ENVIRONMENT).await?;
+    node.until_ready().await?;
+
+    life.again(verb).await?;
+    let pods = node.pods(cri::PodSandboxFilter::default()).await?;
+    let containers = node.containers(cri::ContainerFilter::default()).await?;
+    let wanted = usize::from(verb != Verb::RemovePod);
+    ensure(pods.len() == wanted && containers.len() <= 1, || {
+        format!("{pods:?}\n{containers:?}")
+    })?;
+    leaks::remove_pods(node).await?;
+    leaks::check(node, before).await
+}
