@@ -3,8 +3,10 @@
 //! Functions that end in `_blocking` do system calls that may wait: call them from threads made for that, never from
 //! an async worker.
 
+pub mod append_file;
 pub mod cgroup;
 pub mod errno;
+pub mod fifo;
 pub mod files;
 pub mod mounts;
 pub mod netns;
