@@ -1,1 +1,27 @@
 //! CRI log framing, writer, reopen, and the pump that never loses a byte.
+//!
+//! ```text
+//! shim -> FIFO --tee--> records --write--> log file      one thread a pod
+//!           ^              |
+//!           '--consume-----'--------------> subscribers (attach), who must keep up
+//! ```
+//!
+//! What must hold is written down in `source`: bytes leave a FIFO only after their record is in the file.
+
+mod fanout;
+mod line;
+mod pump;
+mod source;
+mod stats;
+mod target;
+#[cfg(test)]
+mod tests;
+mod worker;
+mod writer;
+
+pub use fanout::{End, News, Subscription};
+pub use line::{LineLimit, Stream};
+pub use pump::{Fifos, LogPump, PumpOptions, Pumps};
+pub use stats::PumpStats;
+pub use target::LogTarget;
+pub use worker::Drained;

@@ -1,0 +1,247 @@
+//! One output FIFO: copy, log, only then consume.
+//!
+//! The invariant: **a byte leaves the FIFO only after the record that holds it was given to the kernel in a
+//! finished write(2)** (or was dropped because the log file fails). A line that is not complete stays at the
+//! FIFO's front until its newline comes, the FIFO has no room for more, or the stream ends. So after a kill -9 the
+//! successor finds every unwritten byte, at the beginning of a record; records of the last batch (at most what the
+//! FIFO holds) may be written a second time.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::fanout::Fanout;
+use super::line::{After, LineLimit, RecordWriter, Stream, next_piece};
+use super::stats::Counters;
+use super::writer::LogWriter;
+use crate::model::{Classify, Clock, Kind, Result};
+use crate::sys::fifo::{NullSink, Pipe, ReadEnd, Teed};
+
+/// What a FIFO and the pipe beside it hold, unless lines may be longer.
+const CAPACITY: usize = 64 * 1024;
+/// The same for limits above half of that: the most that one container may make us buffer.
+const LARGE_CAPACITY: usize = 256 * 1024;
+/// Records are given to the kernel in batches of about this size.
+const BATCH: usize = 64 * 1024;
+
+/// The capacity that fits `limit`.
+fn capacity_for(limit: LineLimit) -> usize {
+    match limit.bytes() {
+        Some(bytes) if bytes <= CAPACITY / 2 => CAPACITY,
+        _ => LARGE_CAPACITY,
+    }
+}
+
+/// What one thread needs to work on FIFOs, one after another.
+#[derive(Debug)]
+pub(super) struct Bench {
+    /// Empty between turns, by capacity: only a pipe of the FIFO's own size is full exactly when the FIFO is.
+    pipes: BTreeMap<usize, Pipe>,
+    buffer: Vec<u8>,
+    batch: Vec<u8>,
+    records: RecordWriter,
+    null: NullSink,
+    clock: Arc<dyn Clock>,
+}
+
+impl Bench {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Result<Self> {
+        Ok(Self {
+            pipes: BTreeMap::new(),
+            buffer: Vec::new(),
+            batch: Vec::new(),
+            records: RecordWriter::default(),
+            null: NullSink::open()?,
+            clock,
+        })
+    }
+
+    /// Copies the front of `end` into the buffer, consuming nothing.
+    fn look(&mut self, end: &ReadEnd) -> io::Result<Front> {
+        let capacity = end.capacity()?.min(LARGE_CAPACITY);
+        let mut pipe = match self.pipes.remove(&capacity) {
+            Some(pipe) => pipe,
+            None => Pipe::new(capacity).map_err(io::Error::other)?,
+        };
+        let count = match end.tee_into(&pipe)? {
+            Teed::Bytes(count) => count,
+            nothing => {
+                self.pipes.insert(capacity, pipe);
+                return Ok(match nothing {
+                    Teed::NoWriter => Front::NoWriter,
+                    _ => Front::Empty,
+                });
+            }
+        };
+        let is_full = pipe.is_full()?;
+        if self.buffer.len() < count {
+            self.buffer.resize(count, 0);
+        }
+        // A pipe that fails is dropped with what is left in it.
+        pipe.fill(self.buffer.get_mut(..count).unwrap_or_default())?;
+        self.pipes.insert(capacity, pipe);
+        Ok(Front::Bytes { count, is_full })
+    }
+}
+
+/// What stands at the front of a FIFO.
+enum Front {
+    Empty,
+    /// Nothing, and nobody who could write.
+    NoWriter,
+    Bytes {
+        count: usize,
+        /// The FIFO takes no more.
+        is_full: bool,
+    },
+}
+
+/// Where one container's bytes go.
+#[derive(Debug)]
+pub(super) struct Sink<'s> {
+    pub(super) writer: &'s mut LogWriter,
+    pub(super) fanout: &'s Fanout,
+    pub(super) counters: &'s Counters,
+}
+
+/// What is known of the other end of a FIFO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writers {
+    /// They may come or write yet.
+    Expected,
+    /// The process has exited: writers that are there may write the rest yet, but none comes any more.
+    Leaving,
+    /// None is there, and none comes.
+    Gone,
+    /// One may be there that is not waited for: what is in the FIFO now is all.
+    Ignored,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Something was consumed; there may be more.
+    Worked,
+    /// New bytes came, which do not make a record yet.
+    Grew,
+    /// Nothing new: wait for the FIFO.
+    Idle,
+    /// The stream has ended and all of it is written.
+    Ended,
+}
+
+/// The read end of one stream, and what we know of the bytes at its front.
+#[derive(Debug)]
+pub(super) struct Source {
+    end: ReadEnd,
+    stream: Stream,
+    limit: LineLimit,
+    /// Bytes at the front which subscribers have already, and which make no record yet.
+    held: usize,
+}
+
+impl Source {
+    /// Opens `path` to read `stream`.
+    ///
+    /// # Errors
+    /// As [`ReadEnd::open`].
+    pub(super) fn open(path: &Path, stream: Stream, limit: LineLimit) -> Result<Self> {
+        let end = ReadEnd::open(path)?;
+        end.grow(capacity_for(limit))
+            .classify(Kind::Internal, || format!("size the fifo {path:?}"))?;
+        Ok(Self {
+            end,
+            stream,
+            limit,
+            held: 0,
+        })
+    }
+
+    /// Whether an incomplete line waits in the FIFO.
+    pub(super) fn holds_back(&self) -> bool {
+        self.held > 0
+    }
+
+    /// Takes what is there: at most one FIFO's worth.
+    ///
+    /// # Errors
+    /// Where the FIFO cannot be read: a fault of ours.
+    pub(super) fn turn(
+        &mut self,
+        bench: &mut Bench,
+        writers: Writers,
+        sink: &mut Sink<'_>,
+    ) -> io::Result<Turn> {
+        let (count, is_full) = match (bench.look(&self.end)?, writers) {
+            (Front::Bytes { count, is_full }, _) => (count, is_full),
+            (Front::NoWriter, Writers::Leaving) | (_, Writers::Gone | Writers::Ignored) => {
+                return Ok(Turn::Ended);
+            }
+            (Front::Empty | Front::NoWriter, _) => return Ok(Turn::Idle),
+        };
+        let buffer = std::mem::take(&mut bench.buffer);
+        let data = buffer.get(..count).unwrap_or_default();
+        let taken = self.log(data, is_full, bench, writers, sink);
+        bench.buffer = buffer;
+        let taken = taken?;
+        let grew = count > self.held;
+        self.held = count.saturating_sub(taken);
+        Ok(match (taken, grew) {
+            (1.., _) => Turn::Worked,
+            (0, true) => Turn::Grew,
+            (0, false) => Turn::Idle,
+        })
+    }
+
+    /// Logs the records of `data`, the FIFO's front, and consumes them; returns how many bytes that were.
+    fn log(
+        &self,
+        data: &[u8],
+        is_full: bool,
+        bench: &mut Bench,
+        writers: Writers,
+        sink: &mut Sink<'_>,
+    ) -> io::Result<usize> {
+        sink.fanout
+            .send(self.stream, data.get(self.held..).unwrap_or_default());
+        let mut left = data;
+        let mut unwritten = 0;
+        let mut records = 0_u64;
+        loop {
+            let is_front = left.len() == data.len();
+            let after = match (writers, is_full) {
+                (Writers::Gone | Writers::Ignored, false) => After::Nothing,
+                (_, true) if is_front => After::NoRoom,
+                _ => After::More,
+            };
+            let piece = next_piece(left, self.limit, after);
+            if let Some(piece) = &piece {
+                let now = bench.clock.now();
+                bench
+                    .records
+                    .write(&mut bench.batch, now, self.stream, piece);
+                left = left.get(piece.consumed..).unwrap_or_default();
+                unwritten += piece.consumed;
+                records += 1;
+            }
+            if unwritten > 0 && (piece.is_none() || bench.batch.len() >= BATCH) {
+                let dropped = sink.counters.busy(|| sink.writer.append(&bench.batch));
+                bench.batch.clear();
+                sink.counters.count(records, unwritten, dropped);
+                self.end.consume(unwritten, &bench.null)?;
+                (unwritten, records) = (0, 0);
+            }
+            if piece.is_none() {
+                return Ok(data.len().saturating_sub(left.len()));
+            }
+        }
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+}
