@@ -11,6 +11,7 @@ mod logs;
 mod networks;
 mod paths;
 mod sandboxes;
+mod server;
 mod strangers;
 
 use crate::case::Case;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Case> {
         crashes::CASES,
         kills::CASES,
         paths::CASES,
+        server::CASES,
         strangers::CASES,
     ]
     .concat()

@@ -110,11 +110,11 @@ async fn host_network(node: &Node) -> Outcome {
 }
 
 /// Does what the bridge plugin does: the trap's configuration is the bridge's but for its type.
-const REAL: &str =
+pub(super) const REAL: &str =
     "for dir in /opt/cni/bin /usr/lib/cni; do [ -x $dir/bridge ] && exec $dir/bridge; done";
 
 /// Puts a plugin in the bridge's place whose ADD and DEL are these lines of shell.
-async fn intercept(node: &Node, add: &str, del: &str) -> Outcome {
+pub(super) async fn intercept(node: &Node, add: &str, del: &str) -> Outcome {
     fs::create_dir_all(layout::TRAPS)?;
     let script = format!("#!/bin/sh\ncase $CNI_COMMAND in\nADD) {add} ;;\nDEL) {del} ;;\nesac\n");
     let path = format!("{}/trap", layout::TRAPS);

@@ -27,7 +27,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(super) fn new(program: &str, home: &Path) -> Self {
+    pub(crate) fn new(program: &str, home: &Path) -> Self {
         let program = PathBuf::from(program);
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         let log = home.join(format!("{name}.log"));
@@ -40,12 +40,12 @@ impl Daemon {
         }
     }
 
-    pub(super) fn args<const N: usize>(mut self, arguments: [PathBuf; N]) -> Self {
+    pub(crate) fn args<const N: usize>(mut self, arguments: [PathBuf; N]) -> Self {
         self.arguments.extend(arguments);
         self
     }
 
-    pub(super) fn ready_when_answering(mut self, socket: &str) -> Self {
+    pub(crate) fn ready_when_answering(mut self, socket: &str) -> Self {
         self.socket = PathBuf::from(socket);
         self
     }

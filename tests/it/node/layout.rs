@@ -7,7 +7,7 @@ use super::registry;
 use crate::case::Outcome;
 
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
-pub(super) const PODWRIGHT_SOCKET: &str = "/run/podwright/podwright.sock";
+pub(crate) const PODWRIGHT_SOCKET: &str = "/run/podwright/podwright.sock";
 /// Addresses that host-local has given away, a file each.
 pub(super) const CNI_ADDRESSES: &str = "/var/lib/cni/networks/pods";
 /// The network's bridge, and its address.
@@ -20,7 +20,7 @@ pub(super) fn containerd_config(home: &Path) -> PathBuf {
     home.join("containerd.toml")
 }
 
-pub(super) fn podwright_config(home: &Path) -> PathBuf {
+pub(crate) fn podwright_config(home: &Path) -> PathBuf {
     home.join("podwright.toml")
 }
 

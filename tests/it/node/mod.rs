@@ -106,10 +106,8 @@ impl Node {
 
     /// Runs the binary under test with `arguments` and returns what it printed.
     pub(crate) async fn cli(&self, arguments: &[&str]) -> Outcome<String> {
-        let config = layout::podwright_config(&self.home);
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_podwright"))
             .args(arguments)
-            .env("PODWRIGHT_CONFIG", config)
             .output()
             .await?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
