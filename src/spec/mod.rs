@@ -1,1 +1,50 @@
-//! Pure functions from model and host facts to the OCI runtime spec.
+//! Pure functions from model and host facts to the OCI runtime spec. No I/O: whoever calls has looked things up.
+//!
+//! [`pause`] and [`container`] start from `base.rs` and fill in, in a fixed order, process, namespaces, mounts,
+//! devices and resources, confinement, annotations. Where capabilities go before seccomp, or the request's paths before
+//! what privilege clears, the order is part of the contract.
+
+mod accounts;
+mod annotations;
+pub mod apparmor;
+mod base;
+mod capabilities;
+mod cgroup_path;
+mod classes;
+mod container;
+mod devices;
+mod input;
+mod lexical;
+mod mounts;
+mod namespaces;
+mod pause;
+mod process;
+mod resources;
+mod seccomp;
+mod seccomp_file;
+mod seccomp_table;
+pub mod selinux;
+mod sysctls;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod user;
+
+pub use accounts::{Accounts, MAX_FILE_BYTES as MAX_ACCOUNT_FILE_BYTES};
+pub use annotations::{CONTAINER_TYPE, SANDBOX_ID};
+pub use container::container;
+pub use input::{
+    ContainerInput, ImageVolume, PauseInput, PauseProgram, ResolvedDevice, ResolvedMount,
+    SandboxFiles, SelinuxLabels, SpecOptions,
+};
+pub use mounts::check_mount;
+pub use namespaces::{UserMapping, check_pod as check_pod_namespaces};
+pub use pause::pause;
+pub use process::exec;
+pub use resources::{effective as effective_resources, updated as update_resources};
+pub use seccomp_file::{MAX_PROFILE_BYTES as MAX_SECCOMP_PROFILE_BYTES, path_of as seccomp_path};
+pub use sysctls::concern_network as sysctls_concern_network;
+pub use user::{
+    ImageUser, NameOrId, ProcessUser, effective as effective_user, resolve as resolve_user,
+};

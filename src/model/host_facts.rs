@@ -1,0 +1,199 @@
+//! What the spec must know about the node: gathered once by `sys`, read by pure code.
+
+use std::path::PathBuf;
+
+/// Properties of this node and of the containerd process that its containers descend from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Host name of the node.
+    pub hostname: String,
+    /// Which cgroup hierarchy holds the controllers.
+    pub cgroup: CgroupVersion,
+    /// Options of the superblock at `/sys/fs/cgroup`, where that is cgroup2; else empty.
+    pub cgroup_superblock_options: Vec<String>,
+    /// Running kernel.
+    pub kernel: KernelVersion,
+    /// Machine architecture.
+    pub arch: Arch,
+    /// The kernel can filter system calls.
+    pub has_seccomp: bool,
+    /// AppArmor is enabled and its parser installed.
+    pub has_apparmor: bool,
+    /// SELinux is enabled.
+    pub has_selinux: bool,
+    /// The memory controller can limit swap.
+    pub has_swap_limit: bool,
+    /// The huge page controller exists.
+    pub has_hugetlb: bool,
+    /// containerd itself runs in a user namespace.
+    pub in_user_namespace: bool,
+    /// Capabilities that containers can be given: the bounding set of the containerd process.
+    pub capabilities: CapabilityMask,
+    /// OOM score adjustment of the containerd process.
+    pub oom_score_adj: i32,
+}
+
+impl HostFacts {
+    /// Whether the kernel can make a mount read-only with everything below it (`mount_setattr`, Linux 5.12).
+    pub fn has_recursive_read_only(&self) -> bool {
+        self.kernel >= KernelVersion::new(5, 12)
+    }
+
+    /// The lowest OOM score adjustment that containers may be given: none where containerd may lower scores, else its own.
+    pub fn lowest_oom_score_adj(&self) -> i32 {
+        if self.capabilities.contains(CapabilityMask::SYS_RESOURCE) {
+            -1000
+        } else {
+            self.oom_score_adj
+        }
+    }
+}
+
+/// Which cgroup interface the controllers are on. A hybrid node counts as `V1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupVersion {
+    /// One hierarchy a controller.
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
+
+/// Who makes cgroups for the OCI runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// The runtime itself, in the file system.
+    Cgroupfs,
+    /// systemd, as scope units.
+    Systemd,
+}
+
+/// `major.minor` of a Linux release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KernelVersion {
+    /// First number.
+    pub major: u32,
+    /// Second number.
+    pub minor: u32,
+}
+
+impl KernelVersion {
+    /// Names a version.
+    pub const fn new(major: u32, minor: u32) -> Self {
+        Self { major, minor }
+    }
+
+    /// Reads the start of a release string such as `6.1.0-18-amd64`; `None` where it is no such string.
+    pub fn parse(release: &str) -> Option<Self> {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+        Some(Self::new(
+            numbers.next()?.parse().ok()?,
+            numbers.next()?.parse().ok()?,
+        ))
+    }
+}
+
+/// Architectures with a seccomp table of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arch {
+    /// 64-bit x86.
+    Amd64,
+    /// 64-bit ARM.
+    Arm64,
+    /// Anything else: filtered for the native ABI only.
+    Other,
+}
+
+impl Arch {
+    /// The architecture that this program was built for.
+    pub const fn native() -> Self {
+        if cfg!(target_arch = "x86_64") {
+            Self::Amd64
+        } else if cfg!(target_arch = "aarch64") {
+            Self::Arm64
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// A set of capabilities as the kernel prints it in `/proc/<pid>/status`: bit n is capability n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapabilityMask(pub u64);
+
+impl CapabilityMask {
+    /// Number of `CAP_SYS_RESOURCE`.
+    pub const SYS_RESOURCE: u8 = 24;
+
+    /// Whether capability number `bit` is in the set.
+    pub fn contains(self, bit: u8) -> bool {
+        1_u64
+            .checked_shl(u32::from(bit))
+            .is_some_and(|flag| self.0 & flag != 0)
+    }
+}
+
+/// One device node of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceNode {
+    /// Its path on the host, links resolved.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits, without the file type.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Types of device nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// Block device.
+    Block,
+    /// Character device.
+    Char,
+    /// Named pipe; only where one was asked for by its path.
+    Fifo,
+}
+
+/// Which peers the mount point that holds a path propagates with (`shared:`, `master:` in mountinfo).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourcePropagation {
+    /// None.
+    Private,
+    /// Receives mounts only.
+    Slave,
+    /// Sends and receives; a slave that is shared as well counts as this.
+    Shared,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_releases_parse_and_compare_by_number() {
+        assert_eq!(
+            KernelVersion::parse("6.1.0-18-amd64"),
+            Some(KernelVersion::new(6, 1))
+        );
+        assert_eq!(
+            KernelVersion::parse("5.12-rc1"),
+            Some(KernelVersion::new(5, 12))
+        );
+        assert_eq!(KernelVersion::parse("linux"), None);
+        assert!(KernelVersion::new(5, 4) < KernelVersion::new(5, 12));
+    }
+
+    #[test]
+    fn a_bit_beyond_the_mask_is_not_in_it() {
+        assert!(CapabilityMask(1 << 24).contains(CapabilityMask::SYS_RESOURCE));
+        assert!(!CapabilityMask(u64::MAX).contains(64));
+    }
+}

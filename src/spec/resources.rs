@@ -1,0 +1,220 @@
+//! Resource limits, from the CRI's names to the OCI's and back (contract: pods 3.10, 2.7, trap 43).
+
+use std::collections::HashMap;
+
+use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources, Spec};
+
+use crate::model::host_facts::CgroupVersion;
+use crate::model::resources::HugepageLimit;
+use crate::model::{Error, HostFacts, Resources, Result};
+
+use super::input::SpecOptions;
+use super::lexical::has_control;
+
+/// Lays `asked` over the limits that `current` holds; what is not asked for stays, device rules as well.
+///
+/// # Errors
+/// `InvalidArgument` on values that no cgroup of this node can hold.
+pub(super) fn apply(
+    current: &mut LinuxResources,
+    asked: &Resources,
+    options: &SpecOptions,
+    host: &HostFacts,
+) -> Result<()> {
+    let mut cpu = current.cpu().clone().unwrap_or_default();
+    if set_cpu(&mut cpu, asked)? {
+        current.set_cpu(Some(cpu));
+    }
+    let mut memory = current.memory().unwrap_or_default();
+    if set_memory(&mut memory, asked, host)? {
+        current.set_memory(Some(memory));
+    }
+    if options.hugetlb && host.has_hugetlb && !asked.hugepages.is_empty() {
+        let limits = hugepages(current.hugepage_limits().as_deref(), &asked.hugepages)?;
+        current.set_hugepage_limits(Some(limits));
+    }
+    if !asked.unified.is_empty() {
+        let mut unified: HashMap<String, String> = current.unified().clone().unwrap_or_default();
+        for (key, value) in &asked.unified {
+            check_unified(key, value, host)?;
+            unified.insert(key.clone(), value.clone());
+        }
+        current.set_unified(Some(unified));
+    }
+    Ok(())
+}
+
+fn set_cpu(cpu: &mut LinuxCpu, asked: &Resources) -> Result<bool> {
+    let mut is_touched = false;
+    if let Some(period) = asked.cpu_period {
+        cpu.set_period(Some(period));
+        is_touched = true;
+    }
+    if let Some(quota) = asked.cpu_quota {
+        cpu.set_quota(Some(quota));
+        is_touched = true;
+    }
+    if let Some(shares) = asked.cpu_shares {
+        cpu.set_shares(Some(shares));
+        is_touched = true;
+    }
+    if !asked.cpuset_cpus.is_empty() {
+        cpu.set_cpus(Some(id_list("cpuset_cpus", &asked.cpuset_cpus)?));
+        is_touched = true;
+    }
+    if !asked.cpuset_mems.is_empty() {
+        cpu.set_mems(Some(id_list("cpuset_mems", &asked.cpuset_mems)?));
+        is_touched = true;
+    }
+    Ok(is_touched)
+}
+
+fn set_memory(memory: &mut LinuxMemory, asked: &Resources, host: &HostFacts) -> Result<bool> {
+    let swap = asked.memory_swap_limit.filter(|_| host.has_swap_limit);
+    if let Some(limit) = asked.memory_limit {
+        memory.set_limit(Some(limit));
+        // A limit on memory alone would let the container swap.
+        if host.has_swap_limit && swap.is_none() {
+            memory.set_swap(Some(limit));
+        }
+    }
+    if let Some(swap) = swap {
+        memory.set_swap(Some(swap));
+        match memory.limit() {
+            None if swap > 0 => {
+                return Err(Error::invalid(
+                    "resources: a memory and swap limit needs a memory limit",
+                ));
+            }
+            Some(limit) if limit > 0 && swap > 0 && swap < limit => {
+                return Err(Error::invalid(format!(
+                    "resources: memory and swap together ({swap} bytes) is below memory alone ({limit} bytes)"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(asked.memory_limit.is_some() || swap.is_some())
+}
+
+fn hugepages(
+    current: Option<&[LinuxHugepageLimit]>,
+    asked: &[HugepageLimit],
+) -> Result<Vec<LinuxHugepageLimit>> {
+    let mut limits = current.unwrap_or_default().to_vec();
+    for page in asked {
+        let bytes = i64::try_from(page.limit).map_err(|_too_large| {
+            Error::invalid(format!(
+                "resources: limit of {} on huge pages is beyond 2^63",
+                page.limit
+            ))
+        })?;
+        let mut limit = LinuxHugepageLimit::default();
+        limit.set_page_size(page.page_size.clone()).set_limit(bytes);
+        limits.retain(|old| old.page_size() != &page.page_size);
+        limits.push(limit);
+    }
+    Ok(limits)
+}
+
+fn check_unified(key: &str, value: &str, host: &HostFacts) -> Result<()> {
+    if host.cgroup == CgroupVersion::V1 {
+        return Err(Error::invalid(format!(
+            "resources: {key:?} is a cgroup v2 file, and this node has cgroup v1"
+        )));
+    }
+    let is_file_name = !key.is_empty()
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && key.contains('.')
+        && !key.starts_with('.');
+    if !is_file_name || has_control(value) {
+        return Err(Error::invalid(format!(
+            "resources: unified {key:?}={value:?}: want the name of a cgroup file and one line for it"
+        )));
+    }
+    Ok(())
+}
+
+fn id_list(name: &str, text: &str) -> Result<String> {
+    if text.bytes().all(|b| matches!(b, b'0'..=b'9' | b',' | b'-')) {
+        return Ok(text.to_owned());
+    }
+    Err(Error::invalid(format!(
+        "resources: {name} {text:?}: want numbers and ranges joined by commas, such as 0-2,7"
+    )))
+}
+
+/// `process.oomScoreAdj`: what is asked, raised to what containerd can give.
+///
+/// # Errors
+/// `InvalidArgument` outside −1000..=1000.
+pub(super) fn oom_score_adj(asked: i32, host: &HostFacts) -> Result<i32> {
+    if !(-1000..=1000).contains(&asked) {
+        return Err(Error::invalid(format!(
+            "resources: oom_score_adj {asked} is outside -1000..=1000"
+        )));
+    }
+    Ok(asked.max(host.lowest_oom_score_adj()))
+}
+
+/// The limits that a spec sets, as ContainerStatus reports them.
+pub fn effective(spec: &Spec) -> Resources {
+    let limits = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().as_ref());
+    let cpu = limits.and_then(|limits| limits.cpu().as_ref());
+    let memory = limits.and_then(|limits| limits.memory().as_ref());
+    let text = |text: Option<&Option<String>>| text.cloned().flatten().unwrap_or_default();
+    let pages = limits.and_then(|limits| limits.hugepage_limits().as_deref());
+    let process = spec.process().as_ref();
+    Resources {
+        cpu_period: cpu.and_then(LinuxCpu::period),
+        cpu_quota: cpu.and_then(LinuxCpu::quota),
+        cpu_shares: cpu.and_then(LinuxCpu::shares),
+        memory_limit: memory.and_then(LinuxMemory::limit),
+        memory_swap_limit: memory.and_then(LinuxMemory::swap),
+        oom_score_adj: process
+            .and_then(oci_spec::runtime::Process::oom_score_adj)
+            .unwrap_or(0),
+        cpuset_cpus: text(cpu.map(LinuxCpu::cpus)),
+        cpuset_mems: text(cpu.map(LinuxCpu::mems)),
+        hugepages: pages
+            .unwrap_or_default()
+            .iter()
+            .map(|page| HugepageLimit {
+                page_size: page.page_size().clone(),
+                limit: u64::try_from(page.limit()).unwrap_or(0),
+            })
+            .collect(),
+        unified: limits
+            .and_then(|limits| limits.unified().clone())
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
+    }
+}
+
+/// The spec of a container after UpdateContainerResources: what is asked laid over what it has. The OOM score stays,
+/// it is decided when the process is made.
+///
+/// # Errors
+/// As for a new container; `Internal` where the spec is none of a Linux container.
+pub fn updated(
+    spec: &Spec,
+    asked: &Resources,
+    options: &SpecOptions,
+    host: &HostFacts,
+) -> Result<Spec> {
+    let mut spec = spec.clone();
+    let linux = spec
+        .linux_mut()
+        .as_mut()
+        .ok_or_else(|| Error::internal("update resources: the spec has no linux part"))?;
+    let mut limits = linux.resources().clone().unwrap_or_default();
+    apply(&mut limits, asked, options, host)?;
+    linux.set_resources(Some(limits));
+    Ok(spec)
+}
