@@ -1,5 +1,9 @@
 //! The seam to containerd: one narrow trait a service, the real client, and a fake world.
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod grpc;
 mod link;
 mod storage;

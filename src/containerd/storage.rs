@@ -9,7 +9,7 @@ use super::traits::RootfsMount;
 use crate::model::{Descriptor, Digest, Result, Timestamp};
 
 /// A lease that protects what is created under it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub String);
 
 /// containerd's Leases service.

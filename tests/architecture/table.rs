@@ -101,10 +101,7 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("bytes", ANYWHERE),
     ("clap", &["cli", "main"]),
     ("containerd_client", &["containerd/grpc"]),
-    (
-        "flate2",
-        &["registry", "image", "streaming", "containerd/grpc"],
-    ),
+    ("flate2", &["registry", "image", "streaming", "containerd"]),
     ("futures", ASYNC),
     ("getrandom", ANYWHERE),
     (

@@ -12,7 +12,7 @@ mod introspection;
 mod leases;
 mod limits;
 #[cfg(test)]
-mod live;
+pub(super) mod live;
 mod metrics;
 mod snapshots;
 mod tasks;

@@ -83,8 +83,8 @@ impl Tasks for RemoteTasks {
                 id,
                 exec,
             );
-            let reply = self.0.call(step, limits::TASK, stub.start(request)).await?;
-            Ok(Pid(reply.pid))
+            let reply = self.0.call(step, limits::TASK, stub.start(request)).await;
+            Ok(Pid(reply.map_err(wrong_state)?.pid))
         })
     }
 
@@ -156,7 +156,7 @@ impl Tasks for RemoteTasks {
                 let request = self.0.request(DeleteTaskRequest { container_id });
                 self.0.call(step, limits::TASK, stub.delete(request)).await
             };
-            let reply = reply.map_err(still_running)?;
+            let reply = reply.map_err(wrong_state)?;
             Ok(convert::exit(reply.exit_status, reply.exited_at))
         })
     }
@@ -178,6 +178,7 @@ impl Tasks for RemoteTasks {
             self.0
                 .call(step, limits::SHIM_WRITE, stub.exec(message))
                 .await
+                .map_err(wrong_state)
         })
     }
 
@@ -193,6 +194,7 @@ impl Tasks for RemoteTasks {
             self.0
                 .call(step, limits::SHIM_WRITE, stub.update(request))
                 .await
+                .map_err(wrong_state)
         })
     }
 
@@ -278,13 +280,20 @@ fn is_closed_shim(error: &Error) -> bool {
             .ends_with("ttrpc: closed")
 }
 
-/// The runc shim refuses to delete a running process with a plain error, whose kind is lost on the way.
-fn still_running(error: Error) -> Error {
+/// The runc shim says with a plain error that a process's state does not allow a request ("cannot delete a running
+/// process"): the kind is lost on the way.
+fn wrong_state(error: Error) -> Error {
+    const STATES: [&str; 5] = ["created", "running", "paused", "stopped", "deleted"];
     let chain = error.chain();
-    if error.kind() == Kind::Unknown && chain.contains("cannot delete a running process") {
-        return Error::precondition(chain);
+    let refused = error.kind() == Kind::Unknown
+        && STATES
+            .iter()
+            .any(|state| chain.contains("cannot ") && chain.contains(&format!(" a {state} ")));
+    if refused {
+        Error::precondition(chain)
+    } else {
+        error
     }
-    error
 }
 
 fn exec_text(exec: Option<&ExecId>) -> String {
@@ -312,7 +321,12 @@ fn task_info(process: Process) -> TaskInfo {
         WireState::Unknown => TaskState::Unknown,
     };
     TaskInfo {
-        pid: Pid(process.pid),
+        // What the shim says of an ended process's pid varies: an old number, or minus one.
+        pid: if state == TaskState::Stopped {
+            Pid(0)
+        } else {
+            Pid(process.pid)
+        },
         state,
         exit: (state == TaskState::Stopped)
             .then(|| convert::exit(process.exit_status, process.exited_at)),

@@ -1,17 +1,17 @@
 //! The real client against a real containerd: a private one in namespaces of its own, which restarts when killed.
 
-mod content;
-mod records;
+mod link;
 mod running;
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio as ProcessStdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::{ChannelSettings, Client, connect};
+use crate::containerd::RootfsMount;
 
 /// Runs as pid 1 of its namespaces: containerd again and again, with a `/run` of its own, since shims of 1.6 put their
 /// sockets at a fixed place there.
@@ -21,7 +21,7 @@ while :; do containerd --config "$1/config.toml" >>"$1/log" 2>&1; sleep 0.2; don
 "#;
 
 /// A containerd of the test's own. All its processes die with it.
-pub(super) struct Node {
+pub(crate) struct Node {
     dir: TempDir,
     cgroup: String,
     init: Child,
@@ -29,7 +29,7 @@ pub(super) struct Node {
 
 impl Node {
     /// Starts one; `None`, said aloud, where this machine cannot.
-    pub(super) fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         if let Some(reason) = impossible() {
             #[expect(clippy::print_stderr, reason = "a skipped test must say so")]
             {
@@ -62,17 +62,17 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
     }
 
     /// A directory for the test's files.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// Parent of the cgroups that the test makes, below the root of each hierarchy; removed at the end.
-    pub(super) fn cgroup(&self) -> &str {
+    pub(crate) fn cgroup(&self) -> &str {
         &self.cgroup
     }
 
     /// A client, once containerd answers.
-    pub(super) async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         let client = self.quick_client();
         for _attempt in 0..200 {
             if client.containerd.introspection.version().await.is_ok() {
@@ -85,7 +85,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
     }
 
     /// A client, whether or not anyone answers.
-    pub(super) fn quick_client(&self) -> Client {
+    pub(crate) fn quick_client(&self) -> Client {
         connect(&ChannelSettings {
             address: self.path().join("containerd.sock"),
             namespace: "k8s.io".into(),
@@ -93,8 +93,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
         .unwrap()
     }
 
-    /// A root file system with busybox in it.
-    pub(super) fn busybox(&self) -> PathBuf {
+    /// The mounts of a root file system with busybox in it.
+    pub(crate) fn busybox(&self) -> Vec<RootfsMount> {
         let root = self.path().join("rootfs");
         for folder in ["bin", "proc", "dev", "sys", "tmp"] {
             std::fs::create_dir_all(root.join(folder)).unwrap();
@@ -102,7 +102,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
         std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
         let executable = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(root.join("bin/busybox"), executable).unwrap();
-        root
+        vec![RootfsMount {
+            kind: "bind".into(),
+            source: root.display().to_string(),
+            target: String::new(),
+            options: vec!["rbind".into(), "rw".into()],
+        }]
     }
 }
 

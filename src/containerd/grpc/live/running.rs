@@ -1,4 +1,4 @@
-//! Tasks: a real busybox, its exits, execs, signals and output.
+//! What only a real task shows: its output, and that it outlives containerd.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,40 +6,15 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use serde_json::{Value, json};
 
 use super::Node;
+use crate::containerd::conformance::running::{process, spec};
 use crate::containerd::{
-    ContainerRecord, Containerd, Event, ExecRequest, Payload, RootfsMount, Stdio, TaskRequest,
-    TaskState,
+    ContainerRecord, Containerd, Event, ExecRequest, Payload, Stdio, TaskRequest, TaskState,
 };
 use crate::model::{ExecId, Kind, Pid, Result, Signal};
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-fn process(args: &[&str]) -> Value {
-    json!({
-        "terminal": false,
-        "user": {"uid": 0, "gid": 0},
-        "args": args,
-        "env": ["PATH=/bin"],
-        "cwd": "/"
-    })
-}
-
-fn spec(args: &[&str], cgroup: &str) -> Payload {
-    let json = json!({
-        "ociVersion": "1.0.2",
-        "process": process(args),
-        "root": {"path": "rootfs"},
-        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
-        "linux": {
-            "cgroupsPath": format!("/{cgroup}/c"),
-            "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]
-        }
-    });
-    Payload::new(Payload::SPEC, json.to_string())
-}
 
 fn fifo(path: PathBuf) -> PathBuf {
     assert!(
@@ -72,15 +47,9 @@ async fn create(node: &Node, containerd: &Containerd, args: &[&str], stdio: Stdi
         ..ContainerRecord::default()
     };
     containerd.containers.create(&record).await?;
-    let rootfs = RootfsMount {
-        kind: "bind".into(),
-        source: node.busybox().display().to_string(),
-        target: String::new(),
-        options: vec!["rbind".into(), "rw".into()],
-    };
     let request = TaskRequest {
         id: "c".into(),
-        rootfs: vec![rootfs],
+        rootfs: node.busybox(),
         stdio,
         options: None,
     };

@@ -1,13 +1,12 @@
-//! Records of containers, images, leases and snapshots; version and connection.
+//! Rules of records: containers, images, leases, snapshots.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 
-use super::Node;
+use super::Stage;
 use crate::containerd::{
-    ContainerRecord, Event, ImageRecord, LeaseId, LinkState, Payload, RecordField, SnapshotKind,
+    ContainerRecord, Event, ImageRecord, LeaseId, Payload, RecordField, SnapshotKind,
     SnapshotRequest,
 };
 use crate::model::{Descriptor, Digest, Kind, Timestamp};
@@ -31,41 +30,8 @@ fn record(id: &str) -> ContainerRecord {
     }
 }
 
-#[tokio::test]
-async fn it_says_its_version_plugins_and_process() {
-    let Some(node) = Node::start() else { return };
-    let containerd = node.client().await.containerd;
-
-    let version = containerd.introspection.version().await.unwrap();
-    let plugins = containerd.introspection.plugins().await.unwrap();
-    let features = containerd
-        .introspection
-        .runtime_features("io.containerd.runc.v2", None)
-        .await;
-
-    assert!(version.major >= 1, "{version:?}");
-    let overlay = plugins
-        .iter()
-        .find(|plugin| plugin.id == "overlayfs")
-        .unwrap();
-    assert_eq!(overlay.kind, "io.containerd.snapshotter.v1");
-    assert!(
-        plugins
-            .iter()
-            .all(|plugin| plugin.id != "cri" || plugin.error.is_some())
-    );
-    let pid = containerd.introspection.server_pid().unwrap();
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
-    assert_eq!(name.trim(), "containerd");
-    if version.major == 1 {
-        assert_eq!(features.unwrap_err().kind(), Kind::Unimplemented);
-    }
-}
-
-#[tokio::test]
-async fn container_records_are_kept_changed_by_field_and_deleted() {
-    let Some(node) = Node::start() else { return };
-    let containers = node.client().await.containerd.containers;
+pub(super) async fn container_records_are_kept_changed_by_field_and_deleted(stage: &Stage) {
+    let containers = &stage.containerd.containers;
 
     let made = containers.create(&record("one")).await.unwrap();
     containers
@@ -115,10 +81,8 @@ async fn container_records_are_kept_changed_by_field_and_deleted() {
     );
 }
 
-#[tokio::test]
-async fn an_image_record_is_repointed_and_keeps_the_labels_of_others() {
-    let Some(node) = Node::start() else { return };
-    let containerd = node.client().await.containerd;
+pub(super) async fn an_image_record_is_repointed_and_keeps_the_labels_of_others(stage: &Stage) {
+    let containerd = &stage.containerd;
     let mut events = containerd.events.subscribe().await.unwrap();
     let image = |content: &[u8], pairs| ImageRecord {
         name: "docker.io/library/a:1".into(),
@@ -177,10 +141,8 @@ async fn an_image_record_is_repointed_and_keeps_the_labels_of_others() {
     }
 }
 
-#[tokio::test]
-async fn leases_are_made_twice_found_by_label_and_deleted_twice() {
-    let Some(node) = Node::start() else { return };
-    let leases = node.client().await.containerd.leases;
+pub(super) async fn leases_are_made_twice_found_by_label_and_deleted_twice(stage: &Stage) {
+    let leases = &stage.containerd.leases;
     let id = LeaseId("podwright-1".into());
 
     for _twice in 0..2 {
@@ -202,10 +164,8 @@ async fn leases_are_made_twice_found_by_label_and_deleted_twice() {
     assert_eq!(leases.list(("ours", "1")).await.unwrap(), vec![]);
 }
 
-#[tokio::test]
-async fn snapshots_are_prepared_committed_and_removed() {
-    let Some(node) = Node::start() else { return };
-    let snapshots = node.client().await.containerd.snapshots;
+pub(super) async fn snapshots_are_prepared_committed_and_removed(stage: &Stage) {
+    let snapshots = &stage.containerd.snapshots;
     let request = |key: &str, parent: &str| SnapshotRequest {
         snapshotter: "overlayfs".into(),
         key: key.into(),
@@ -255,62 +215,38 @@ async fn snapshots_are_prepared_committed_and_removed() {
     assert_eq!(missing.kind(), Kind::NotFound);
 }
 
-fn signal(node: &Node, signal: &str, pid: u32) {
-    let _keeps_it_alive = node;
-    let done = std::process::Command::new("kill")
-        .args([signal, &pid.to_string()])
-        .status();
-    assert!(done.unwrap().success());
-}
+pub(super) async fn an_incomplete_container_record_is_refused(stage: &Stage) {
+    let containers = &stage.containerd.containers;
+    let broken = [
+        ContainerRecord {
+            id: String::new(),
+            ..record("one")
+        },
+        ContainerRecord {
+            id: "x".repeat(77),
+            ..record("one")
+        },
+        ContainerRecord {
+            runtime: String::new(),
+            ..record("one")
+        },
+        ContainerRecord {
+            spec: None,
+            ..record("one")
+        },
+        ContainerRecord {
+            snapshot_key: "k".into(),
+            ..record("one")
+        },
+        ContainerRecord {
+            labels: labels(&[("k", &"v".repeat(4096))]),
+            ..record("one")
+        },
+    ];
 
-#[tokio::test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the prober needs a task, and no supervisor is near"
-)]
-async fn the_link_tells_a_hung_and_a_replaced_containerd() {
-    let Some(node) = Node::start() else { return };
-    let client = node.quick_client();
-    let before = client.containerd.containers.list(None).await.unwrap_err();
-    assert_eq!(before.kind(), Kind::Unavailable);
-    let prober = tokio::spawn(client.prober.run());
-    let (containerd, link) = (client.containerd, client.link);
-    let limit = Duration::from_secs(20);
-    let first = tokio::time::timeout(limit, link.until_up())
-        .await
-        .unwrap()
-        .unwrap();
-    let pid = containerd.introspection.server_pid().unwrap().0;
-
-    signal(&node, "-STOP", pid);
-    let mut state = link.subscribe();
-    let down = state.wait_for(|state| matches!(state, LinkState::Down { .. }));
-    tokio::time::timeout(limit, down).await.unwrap().unwrap();
-    let began = std::time::Instant::now();
-    let refused = containerd.containers.list(None).await.unwrap_err();
-    assert_eq!(refused.kind(), Kind::Unavailable);
-    assert!(began.elapsed() < Duration::from_millis(200));
-
-    signal(&node, "-CONT", pid);
-    let resumed = tokio::time::timeout(limit, link.until_up())
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(resumed, first);
-    containerd.containers.list(None).await.unwrap();
-
-    let mut events = containerd.events.subscribe().await.unwrap();
-    signal(&node, "-KILL", pid);
-    let end = events.next().await.unwrap().unwrap_err();
-    assert_eq!(end.kind(), Kind::Unavailable);
-    assert!(events.next().await.is_none());
-    let replaced = state
-        .wait_for(|state| matches!(state, LinkState::Up { generation, .. } if *generation > first));
-    tokio::time::timeout(limit, replaced)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_ne!(containerd.introspection.server_pid().unwrap().0, pid);
-    containerd.containers.list(None).await.unwrap();
-    prober.abort();
+    for record in broken {
+        let refused = containers.create(&record).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::InvalidArgument, "{record:?}");
+    }
+    assert_eq!(containers.list(None).await.unwrap(), vec![]);
 }
