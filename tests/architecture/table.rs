@@ -118,8 +118,12 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("jiff", ANYWHERE),
     ("k8s_openapi", &["play"]),
     ("listenfd", &["server"]),
-    // Descriptors and signals of their own trade, all safe calls; what needs `unsafe` or /proc is sys/'s.
-    ("nix", &["sys", "logs", "network", "server"]),
+    // Descriptors and signals of their own trade, all safe calls; what needs `unsafe` or /proc is sys/'s. The sandbox
+    // names mount flags, which sys/ takes as they are.
+    (
+        "nix",
+        &["sys", "logs", "network", "server", "sandbox/files"],
+    ),
     (
         "oci_spec",
         &[
@@ -128,6 +132,7 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
             "image",
             "sandbox",
             "container",
+            "recovery",
             "devices",
             "nri",
         ],
