@@ -1,4 +1,4 @@
-//! Plugins that outlived the process that started them. One that still attaches while its sandbox is being detached
+//! Plugins that outlived the process, or the call, that started them. One that still attaches while its sandbox is being detached
 //! would leave what it makes behind, so it is ended first.
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) async fn end(sandbox: &str) -> Result<()> {
             Err(error) if error.is_not_found() => continue,
             opened => opened?,
         };
-        tracing::warn!(sandbox, %pid, "ending a network plugin that an earlier run of ours left");
+        tracing::warn!(sandbox, %pid, "ending a network plugin that was left running");
         match process.kill(Signal::SIGKILL) {
             Err(error) if error.is_not_found() => continue,
             sent => sent?,

@@ -243,7 +243,9 @@ fn command_of(settings: &NetworkSettings, call: &Call<'_>, path: &Path) -> tokio
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     spawn::as_stranger(&mut command);
-    command.into()
+    let mut command = tokio::process::Command::from(command);
+    command.kill_on_drop(true); // should the caller leave before the group is known
+    command
 }
 
 /// The process group of a running plugin: killed when this is dropped before [`Group::release`].

@@ -31,8 +31,9 @@ pub struct Cni {
     runner: Runner,
     /// By configuration text: whether the last ADD with it succeeded.
     outcomes: Mutex<HashMap<String, bool>>,
-    /// Sandboxes that this process ran plugins for: for others, plugins of an earlier one may still run.
-    ours: Mutex<HashSet<String>>,
+    /// Sandboxes whose plugins have all ended, as their ADD succeeded here. For others one may still run: started by an
+    /// earlier process, or killed and not gone yet.
+    quiet: Mutex<HashSet<String>>,
 }
 
 impl Cni {
@@ -44,7 +45,7 @@ impl Cni {
             settings,
             runner: Runner::new(live),
             outcomes: Mutex::default(),
-            ours: Mutex::default(),
+            quiet: Mutex::default(),
         }
     }
 
@@ -60,11 +61,10 @@ impl Cni {
 
     async fn add_all(&self, intent: &Intent) -> Result<Attachment> {
         let settings = self.settings.load_full();
-        locked(&self.ours, |ours| ours.insert(intent.sandbox.clone()));
         let adds = intent
             .networks
             .iter()
-            .map(|network| self.add(&settings, intent, network));
+            .map(|network| self.add_one(&settings, intent, network));
         let results = if settings.setup_serially {
             let mut results = Vec::new();
             for add in adds {
@@ -75,10 +75,11 @@ impl Cni {
             join_all(adds).await // all end before the first error is told: nothing runs on beside an undo
         };
         let results = results.into_iter().collect::<Result<_>>()?;
+        locked(&self.quiet, |quiet| quiet.insert(intent.sandbox.clone()));
         Attachment::assemble(results, settings.ip_preference)
     }
 
-    async fn add(
+    async fn add_one(
         &self,
         settings: &NetworkSettings,
         intent: &Intent,
@@ -120,7 +121,7 @@ impl Cni {
 
     async fn del_all(&self, intent: &Intent, attachment: Option<&Attachment>) -> Result<()> {
         let settings = self.settings.load_full();
-        if !locked(&self.ours, |ours| ours.contains(&intent.sandbox)) {
+        if !locked(&self.quiet, |quiet| quiet.remove(&intent.sandbox)) {
             orphans::end(&intent.sandbox).await?;
         }
         let path = intent.netns.clone();
@@ -129,18 +130,15 @@ impl Cni {
         let mut first = Ok(());
         for planned in &intent.networks {
             let known = attachment.and_then(|all| all.result_of(&planned.name, &planned.ifname));
-            let deleted = self.del(&settings, intent, planned, netns, known).await;
+            let deleted = self.del_one(&settings, intent, planned, netns, known).await;
             let deleted = deleted
                 .context(|| format!("detach {} from network {}", planned.ifname, planned.name));
             first = first.and(deleted); // one that stays does not keep the others
         }
-        if first.is_ok() {
-            locked(&self.ours, |ours| ours.remove(&intent.sandbox));
-        }
         first
     }
 
-    async fn del(
+    async fn del_one(
         &self,
         settings: &NetworkSettings,
         intent: &Intent,
@@ -208,3 +206,8 @@ fn previous_of(kept: Option<Value>, version: &CniVersion) -> Option<Value> {
 fn locked<T, R>(state: &Mutex<T>, work: impl FnOnce(&mut T) -> R) -> R {
     work(&mut state.lock().unwrap_or_else(PoisonError::into_inner))
 }
+
+#[cfg(test)]
+mod real_tests;
+#[cfg(test)]
+mod tests;
