@@ -1,1 +1,3 @@
 //! The CRI services: one thin handler a method through one `serve` wrapper.
+
+pub mod views;
