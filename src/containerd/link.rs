@@ -241,3 +241,105 @@ impl Prober {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containerd::fake::World;
+
+    /// A prober over `world`, and the link that it feeds.
+    fn probed(world: &World) -> (Link, impl Future<Output = ()>) {
+        let (report, link) = LinkReporter::new();
+        let prober = Prober::new(world.containerd().introspection, report);
+        (link, prober.run())
+    }
+
+    /// Runs `story` beside the prober.
+    async fn beside(prober: impl Future<Output = ()>, story: impl Future<Output = ()>) {
+        tokio::select! {
+            () = prober => panic!("the prober ended"),
+            () = story => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absence_is_known_at_once_and_ends_as_a_new_generation() {
+        let world = World::new();
+        let (link, prober) = probed(&world);
+        assert_eq!(link.state(), LinkState::Untried);
+        assert!(link.ensure_up().is_ok());
+
+        beside(prober, async {
+            assert_eq!(link.until_up().await.unwrap(), 1);
+            world.go_away();
+            link.suspect(); // as a call does that meets the broken connection
+            let mut state = link.subscribe();
+            let asked = Instant::now();
+            state
+                .wait_for(|state| matches!(state, LinkState::Down { .. }))
+                .await
+                .unwrap();
+            assert!(asked.elapsed() < Duration::from_millis(100));
+            assert_eq!(link.ensure_up().unwrap_err().kind(), Kind::Unavailable);
+            sleep(Duration::from_secs(60)).await;
+            world.come_back();
+            let asked = Instant::now();
+            assert_eq!(link.until_up().await.unwrap(), 2);
+            assert!(asked.elapsed() <= LONGEST_RETRY);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hang_is_known_after_two_probes_and_ends_in_the_same_generation() {
+        let world = World::new();
+        let (link, prober) = probed(&world);
+
+        beside(prober, async {
+            link.until_up().await.unwrap();
+            world.hang();
+            sleep(PERIOD + PROBE_LIMIT).await;
+            assert!(link.ensure_up().is_ok());
+            sleep(PROBE_LIMIT + SUSPECT_PAUSE).await;
+            let LinkState::Down { since, .. } = link.state() else {
+                panic!("{:?}", link.state());
+            };
+            sleep(Duration::from_secs(60)).await;
+            assert!(matches!(link.state(), LinkState::Down { since: still, .. } if still == since));
+            world.resume();
+            assert_eq!(link.until_up().await.unwrap(), 1);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_version_is_another_generation() {
+        let world = World::new();
+        let (link, prober) = probed(&world);
+
+        beside(prober, async {
+            link.until_up().await.unwrap();
+            world.set_version("v2.3.4", 2, 3);
+            sleep(PERIOD * 2).await;
+            let LinkState::Up {
+                version,
+                generation,
+                ..
+            } = link.state()
+            else {
+                panic!("{:?}", link.state());
+            };
+            assert_eq!((version.major, generation), (2, 2));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_prober_ends_with_its_last_link() {
+        let world = World::new();
+        let (link, prober) = probed(&world);
+        drop(link);
+
+        timeout(PERIOD, prober).await.unwrap();
+    }
+}

@@ -7,6 +7,9 @@ use tokio::time::{sleep, timeout};
 use super::{Fault, State, When, World, limit};
 use crate::model::{Error, Result};
 
+/// The call that the link's prober makes.
+pub(super) const PROBE: &str = "introspection.version";
+
 /// What each fake service holds.
 #[derive(Clone)]
 pub(super) struct Handle {
@@ -56,7 +59,7 @@ impl Handle {
         let Some(fault) = fault else {
             return pending().await;
         };
-        self.world.link.ensure_up()?;
+        self.ensure_there(call)?;
         self.past_hang(call).await?;
         match fault {
             Some(Fault::Refused) => Err(Error::unavailable(format!("{call}: refused"))),
@@ -97,6 +100,17 @@ impl Handle {
                 let timed = timeout(limit, resumed).await;
                 timed.map_err(|_elapsed| Error::timed_out(call, limit))?;
             }
+        }
+        self.ensure_there(call)
+    }
+
+    /// The link stops calls as the real client does; the probe goes past it and meets the absence itself.
+    fn ensure_there(&self, call: &'static str) -> Result<()> {
+        if self.world.lock().away {
+            return Err(Error::unavailable(format!("{call}: connection refused")));
+        }
+        if call == PROBE {
+            return Ok(());
         }
         self.world.link.ensure_up()
     }

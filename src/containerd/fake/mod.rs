@@ -73,6 +73,7 @@ struct State {
     server: Pid,
     version: ServerVersion,
     features: Option<Vec<u8>>,
+    away: bool,
     hung: bool,
     life: u64,
     behaviours: BTreeMap<String, Behaviour>,
@@ -109,6 +110,7 @@ impl World {
                 minor: 6,
             },
             features: None,
+            away: false,
             hung: false,
             life: 0,
             behaviours: BTreeMap::new(),
@@ -210,6 +212,7 @@ impl World {
     /// containerd is gone: the link is down, calls fail at once, event streams and waits end. Tasks run on.
     pub(crate) fn go_away(&self) {
         let mut state = self.lock();
+        state.away = true;
         state.reporter.down("connection refused");
         state.break_streams();
         drop(state);
@@ -219,6 +222,7 @@ impl World {
     /// containerd answers again, as a new process and a new connection.
     pub(crate) fn come_back(&self) {
         let mut state = self.lock();
+        state.away = false;
         state.hung = false;
         state.generation += 1;
         state.server = state.take_pid();

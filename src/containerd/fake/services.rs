@@ -7,7 +7,8 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::mpsc;
 
-use super::handle::Handle;
+use super::State;
+use super::handle::{Handle, PROBE};
 use crate::containerd::{
     ContainerRecord, Containerd, Containers, Event, Events, ExecRequest, Exit, ImageRecord, Images,
     Introspection, LeaseId, Leases, Payload, PluginInfo, RecordField, ServerVersion, TaskInfo,
@@ -65,6 +66,23 @@ impl Containers for Handle {
     }
 }
 
+/// How the trace names a process: `CONTAINER`, or `CONTAINER/EXEC`.
+fn process_name(id: &str, exec: Option<&ExecId>) -> String {
+    exec.map_or_else(|| id.to_owned(), |exec| format!("{id}/{exec}"))
+}
+
+impl Handle {
+    async fn process_call<T>(
+        &self,
+        call: &'static str,
+        id: &str,
+        exec: Option<&ExecId>,
+        work: impl FnOnce(&mut State) -> Result<T>,
+    ) -> Result<T> {
+        self.call(call, &process_name(id, exec), work).await
+    }
+}
+
 impl Tasks for Handle {
     fn create<'a>(&'a self, request: &'a TaskRequest) -> BoxFuture<'a, Result<Pid>> {
         Box::pin(self.call("tasks.create", &request.id, |state| {
@@ -73,11 +91,13 @@ impl Tasks for Handle {
     }
 
     fn start<'a>(&'a self, id: &'a str, exec: Option<&'a ExecId>) -> BoxFuture<'a, Result<Pid>> {
-        Box::pin(self.call("tasks.start", id, move |state| state.start(id, exec)))
+        Box::pin(self.process_call("tasks.start", id, exec, move |state| state.start(id, exec)))
     }
 
     fn get<'a>(&'a self, id: &'a str, exec: Option<&'a ExecId>) -> BoxFuture<'a, Result<TaskInfo>> {
-        Box::pin(self.call("tasks.get", id, move |state| state.task_info(id, exec)))
+        Box::pin(self.process_call("tasks.get", id, exec, move |state| {
+            state.task_info(id, exec)
+        }))
     }
 
     fn kill<'a>(
@@ -87,21 +107,41 @@ impl Tasks for Handle {
         signal: Signal,
         all: bool,
     ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.call("tasks.kill", id, move |state| {
-            state.kill(id, exec, signal, all)
-        }))
+        Box::pin(async move {
+            let whom = format!(
+                "{} {signal}{}",
+                process_name(id, exec),
+                if all { " all" } else { "" }
+            );
+            self.call("tasks.kill", &whom, |state| {
+                state.kill(id, exec, signal, all)
+            })
+            .await
+        })
     }
 
     fn wait<'a>(&'a self, id: &'a str, exec: Option<&'a ExecId>) -> BoxFuture<'a, Result<Exit>> {
         Box::pin(async move {
             let call = "tasks.wait";
-            let fault = self.enter(call, id).await?;
+            let fault = self.enter(call, &process_name(id, exec)).await?;
             let mut connection = self.world.connection.subscribe();
-            let mut exit = self.world.lock().exit_of(id, exec)?;
+            let (mut exit, generation) = {
+                let mut state = self.world.lock();
+                (state.exit_of(id, exec)?, state.generation)
+            };
+            let broken = async {
+                // A tick may also mean that a hung containerd goes on: then the wait does too.
+                while connection.changed().await.is_ok() {
+                    let state = self.world.lock();
+                    if state.away || state.generation != generation {
+                        return;
+                    }
+                }
+            };
             let outcome = tokio::select! {
                 biased;
                 ended = exit.wait_for(Option::is_some) => ended.ok().and_then(|exit| *exit),
-                _broken = connection.changed() => None,
+                () = broken => None,
             };
             self.leave(call, fault).await?;
             outcome
@@ -110,7 +150,9 @@ impl Tasks for Handle {
     }
 
     fn delete<'a>(&'a self, id: &'a str, exec: Option<&'a ExecId>) -> BoxFuture<'a, Result<Exit>> {
-        Box::pin(self.call("tasks.delete", id, move |state| state.delete_task(id, exec)))
+        Box::pin(self.process_call("tasks.delete", id, exec, move |state| {
+            state.delete_task(id, exec)
+        }))
     }
 
     fn exec<'a>(&'a self, request: &'a ExecRequest) -> BoxFuture<'a, Result<()>> {
@@ -130,7 +172,7 @@ impl Tasks for Handle {
         _width: u16,
         _height: u16,
     ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.call("tasks.resize", id, move |state| state.touch(id, exec)))
+        Box::pin(self.process_call("tasks.resize", id, exec, move |state| state.touch(id, exec)))
     }
 
     fn close_stdin<'a>(
@@ -138,7 +180,11 @@ impl Tasks for Handle {
         id: &'a str,
         exec: Option<&'a ExecId>,
     ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.call("tasks.close_stdin", id, move |state| state.touch(id, exec)))
+        Box::pin(
+            self.process_call("tasks.close_stdin", id, exec, move |state| {
+                state.touch(id, exec)
+            }),
+        )
     }
 
     fn oom_kills<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
@@ -230,9 +276,7 @@ impl Events for Handle {
 
 impl Introspection for Handle {
     fn version(&self) -> BoxFuture<'_, Result<ServerVersion>> {
-        Box::pin(self.call("introspection.version", "", |state| {
-            Ok(state.version.clone())
-        }))
+        Box::pin(self.call(PROBE, "", |state| Ok(state.version.clone())))
     }
 
     fn plugins(&self) -> BoxFuture<'_, Result<Vec<PluginInfo>>> {

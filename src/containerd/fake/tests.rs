@@ -212,6 +212,11 @@ async fn tasks_take_signals_as_they_were_told() {
         tasks.kill(id, None, Signal::TERM, false).await.unwrap();
     }
 
+    let trace = world.trace();
+    assert!(
+        trace.contains(&"tasks.kill tame SIGTERM".to_owned()),
+        "{trace:?}"
+    );
     assert_eq!(tasks.wait("tame", None).await.unwrap().code, 143);
     assert!(timeout(MOMENT, tasks.wait("deaf", None)).await.is_err());
     for id in ["deaf", "stuck"] {

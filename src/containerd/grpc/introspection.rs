@@ -119,3 +119,24 @@ fn plugin_info(plugin: Plugin) -> PluginInfo {
         error: plugin.init_err.map(|status| status.message),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn question_and_answer_have_the_numbers_of_containerd_2() {
+        let question = RuntimeRequest {
+            runtime_path: "r".into(),
+            options: Some(Any::default()),
+        };
+        assert_eq!(question.encode_to_vec(), [0x0a, 0x01, b'r', 0x12, 0x00]);
+
+        // Name (1), features (4) with a value (2), annotations (5).
+        let answer = [
+            0x0a, 0x01, b'n', 0x22, 0x04, 0x12, 0x02, b'{', b'}', 0x2a, 0x00,
+        ];
+        let info = RuntimeInfo::decode(answer.as_slice()).unwrap();
+        assert_eq!(info.features.unwrap().value, b"{}");
+    }
+}

@@ -73,7 +73,7 @@ async fn the_link_tells_a_hung_and_a_replaced_containerd() {
     let began = std::time::Instant::now();
     let refused = containerd.containers.list(None).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Unavailable);
-    assert!(began.elapsed() < Duration::from_millis(200));
+    assert!(began.elapsed() < Duration::from_secs(1));
 
     signal(&node, "-CONT", pid);
     let resumed = tokio::time::timeout(limit, link.until_up())

@@ -40,10 +40,19 @@ fn output(path: PathBuf) -> (Stdio, std::thread::JoinHandle<String>) {
 }
 
 async fn create(node: &Node, containerd: &Containerd, args: &[&str], stdio: Stdio) -> Result<Pid> {
+    create_from(node, containerd, spec(args, node.cgroup()), stdio).await
+}
+
+async fn create_from(
+    node: &Node,
+    containerd: &Containerd,
+    spec: Payload,
+    stdio: Stdio,
+) -> Result<Pid> {
     let record = ContainerRecord {
         id: "c".into(),
         runtime: "io.containerd.runc.v2".into(),
-        spec: Some(spec(args, node.cgroup())),
+        spec: Some(spec),
         ..ContainerRecord::default()
     };
     containerd.containers.create(&record).await?;
@@ -199,4 +208,98 @@ async fn run_exec(containerd: &Containerd, dir: &Path) {
         Kind::NotFound
     );
     assert_eq!(reader.join().unwrap(), "from exec\n");
+}
+
+/// Pids of the processes that run `program` with the argument `argument`.
+fn pids(program: &str, argument: &str) -> Vec<u32> {
+    let numbers = std::fs::read_dir("/proc").unwrap().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|pid: &u32| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).into_owned();
+            let first = command.split('\0').next().unwrap_or_default();
+            first.ends_with(program) && command.split('\0').any(|word| word.contains(argument))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_killed_shim_ends_its_task() {
+    let Some(node) = Node::start() else { return };
+    let containerd = node.client().await.containerd;
+    let tasks = &containerd.tasks;
+    let mut events = containerd.events.subscribe().await.unwrap();
+    create(
+        &node,
+        &containerd,
+        &["/bin/busybox", "sleep", "600"],
+        Stdio::default(),
+    )
+    .await
+    .unwrap();
+    tasks.start("c", None).await.unwrap();
+    let shims = pids(
+        "containerd-shim-runc-v2",
+        &node.path().display().to_string(),
+    );
+    assert_eq!(shims.len(), 1, "{shims:?}");
+
+    let waiting = tokio::time::timeout(LIMIT, tasks.wait("c", None));
+    let (waited, ()) = tokio::join!(waiting, async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(
+            Command::new("kill")
+                .args(["-KILL", &shims[0].to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
+    });
+
+    assert_eq!(waited.unwrap().unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(next_exit(&mut events).await, (None, 137));
+    assert_eq!(
+        tasks.get("c", None).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
+    assert_eq!(
+        tasks.delete("c", None).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
+    containerd.containers.delete("c").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_oom_kill_is_told_and_counted() {
+    let Some(node) = Node::start() else { return };
+    let containerd = node.client().await.containerd;
+    let tasks = &containerd.tasks;
+    let mut events = containerd.events.subscribe().await.unwrap();
+    let Payload { type_url, value } = spec(&["/bin/busybox", "tail", "/dev/zero"], node.cgroup());
+    let mut json: serde_json::Value = serde_json::from_slice(&value).unwrap();
+    json["linux"]["resources"] = serde_json::json!({"memory": {"limit": 16 << 20}});
+    let spec = Payload::new(type_url, json.to_string());
+    create_from(&node, &containerd, spec, Stdio::default())
+        .await
+        .unwrap();
+    tasks.start("c", None).await.unwrap();
+
+    let (mut oom, mut exit) = (false, None);
+    while exit.is_none() || !oom {
+        match tokio::time::timeout(LIMIT, events.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+        {
+            Event::TaskOom { container } => oom = container == "c",
+            Event::TaskExit { exit: ended, .. } => exit = Some(ended.code),
+            Event::ImageChanged { .. } => {}
+        }
+    }
+
+    assert_eq!(exit, Some(137));
+    assert_eq!(tasks.oom_kills("c").await.unwrap(), Some(1));
+    tasks.delete("c", None).await.unwrap();
 }
