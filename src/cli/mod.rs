@@ -10,9 +10,15 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod config;
+mod image;
+mod ops;
+mod serve;
 mod version;
 
+use crate::admin::client;
+use crate::config::{Config, Overrides};
 use crate::model::{Classify as _, Kind, Result};
+use crate::wire::admin::admin_client::AdminClient;
 
 /// A Kubernetes CRI runtime server that has containerd run its pods.
 #[derive(Debug, Parser)]
@@ -24,6 +30,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Serve the CRI until told to stop.
+    Serve(serve::Args),
+    /// Show what runs now, which step, since when.
+    Ops(ops::Args),
+    /// Work with the images of this node.
+    Image(image::Args),
     /// Print the default configuration, or check a file.
     Config(config::Args),
     /// Print the version.
@@ -38,6 +50,30 @@ struct ConfigFile {
     config: Option<PathBuf>,
 }
 
+/// Where the running server is.
+#[derive(Debug, clap::Args)]
+struct Server {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The server's socket; without this flag, server.socket of the configuration.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl Server {
+    /// A client of its admin service.
+    async fn admin(&self) -> Result<AdminClient<tonic::transport::Channel>> {
+        let socket = match &self.socket {
+            Some(socket) => socket.clone(),
+            None => {
+                let path = self.file.config.as_deref();
+                Config::load(path, &Overrides::default())?.server.socket
+            }
+        };
+        Ok(AdminClient::new(client::connect(&socket).await?))
+    }
+}
+
 /// Runs the program with `arguments`, the program's name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
@@ -50,6 +86,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let outcome = match cli.verb {
+        Verb::Serve(args) => serve::run(args),
+        Verb::Ops(args) => ops::run(&args),
+        Verb::Image(args) => image::run(args),
         Verb::Config(args) => config::run(&args),
         Verb::Version => version::run(),
     };
@@ -61,6 +100,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         ));
         ExitCode::FAILURE
     })
+}
+
+/// The runtime that a verb's asynchronous part runs on.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .classify(Kind::Internal, || "start the asynchronous runtime".into())
 }
 
 /// Prints `text` to standard output. A reader that went away is no failure.

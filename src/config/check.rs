@@ -26,7 +26,7 @@ pub(super) fn check(file: &file::File) -> Result<Config, Vec<Problem>> {
         diagnostics: rules.diagnostics(&file.diagnostics),
         containerd: rules.containerd(&file.containerd, &file.managed_containerd),
         managed_containerd: rules.managed(&file.managed_containerd),
-        runtimes: rules.runtimes(&file.runtimes, &file.containerd.snapshotter),
+        runtimes: rules.runtimes(file),
         sandbox: rules.sandbox(&file.sandbox),
         containers: rules.containers(&file.containers),
         cni: rules.cni(&file.cni),
@@ -130,14 +130,6 @@ impl Rules {
         managed: &file::Managed,
     ) -> settings::Containerd {
         let own = self.absolute("containerd.address", &file.address);
-        if file.backoff_first > file.backoff_longest {
-            self.broken(
-                "containerd.backoff_first",
-                "must not be longer than containerd.backoff_longest",
-            );
-        }
-        let short = Span::millis(10);
-        let second = Span::seconds(1);
         settings::Containerd {
             address: if managed.enabled {
                 managed.state.join("containerd.sock")
@@ -146,15 +138,6 @@ impl Rules {
             },
             namespace: self.word("containerd.namespace", &file.namespace),
             snapshotter: self.word("containerd.snapshotter", &file.snapshotter),
-            connect_timeout: self.span("containerd.connect_timeout", file.connect_timeout, short),
-            backoff_first: self.span("containerd.backoff_first", file.backoff_first, short),
-            backoff_longest: self.span("containerd.backoff_longest", file.backoff_longest, short),
-            call_deadline: self.span("containerd.call_deadline", file.call_deadline, second),
-            probe_interval: self.span(
-                "containerd.probe_interval",
-                file.probe_interval,
-                Span::millis(100),
-            ),
             unready_after: self.span(
                 "containerd.unready_after",
                 file.unready_after,
@@ -186,7 +169,8 @@ impl Rules {
         managed
     }
 
-    fn runtimes(&mut self, file: &file::Runtimes, snapshotter: &str) -> settings::Runtimes {
+    fn runtimes(&mut self, whole: &file::File) -> settings::Runtimes {
+        let file = &whole.runtimes;
         if !file.handlers.contains_key(&file.default) {
             let known: Vec<&str> = file.handlers.keys().map(String::as_str).collect();
             self.broken(
@@ -201,7 +185,7 @@ impl Rules {
         let handlers = file
             .handlers
             .iter()
-            .map(|(name, handler)| (name.clone(), self.handler(name, handler, snapshotter)))
+            .map(|(name, handler)| (name.clone(), self.handler(name, handler, whole)))
             .collect();
         settings::Runtimes {
             default: file.default.clone(),
@@ -214,7 +198,7 @@ impl Rules {
         &mut self,
         name: &str,
         file: &file::Handler,
-        snapshotter: &str,
+        whole: &file::File,
     ) -> settings::Handler {
         let key = |field: &str| format!("runtimes.handlers.{name}.{field}");
         let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
@@ -230,15 +214,22 @@ impl Rules {
             .binary
             .as_ref()
             .map(|binary| self.program(&key("binary"), binary));
+        // The OCI runtime's state of a managed containerd lies with its other state, apart from the host's.
+        let managed = &whole.managed_containerd;
+        let managed_root = (managed.enabled && file.runtime_type == settings::RUNC_SHIM)
+            .then(|| managed.state.join("runc"));
         settings::Handler {
             runtime_type: self.word(&key("runtime_type"), &file.runtime_type),
             runtime_path: self.optional_absolute(&key("runtime_path"), file.runtime_path.as_ref()),
             binary,
-            root: self.optional_absolute(&key("root"), file.root.as_ref()),
+            root: self
+                .optional_absolute(&key("root"), file.root.as_ref().or(managed_root.as_ref())),
             no_new_keyring: file.no_new_keyring,
             snapshotter: self.word(
                 &key("snapshotter"),
-                file.snapshotter.as_deref().unwrap_or(snapshotter),
+                file.snapshotter
+                    .as_deref()
+                    .unwrap_or(&whole.containerd.snapshotter),
             ),
             network_first: file.network_first,
             privileged_without_host_devices: file.privileged_without_host_devices,

@@ -66,11 +66,6 @@ table! {
         address: PathBuf = "/run/containerd/containerd.sock".into(),
         namespace: String = "k8s.io".into(),
         snapshotter: String = "overlayfs".into(),
-        connect_timeout: Span = Span::seconds(5),
-        backoff_first: Span = Span::millis(100),
-        backoff_longest: Span = Span::seconds(3),
-        call_deadline: Span = Span::seconds(10),
-        probe_interval: Span = Span::seconds(5),
         unready_after: Span = Span::seconds(30),
         allow_cri_plugin: bool = false,
     }
@@ -97,7 +92,7 @@ table! {
 
 table! {
     Handler {
-        runtime_type: String = "io.containerd.runc.v2".into(),
+        runtime_type: String = super::settings::RUNC_SHIM.into(),
         runtime_path: Option<PathBuf> = None,
         binary: Option<PathBuf> = None,
         root: Option<PathBuf> = None,

@@ -122,11 +122,6 @@ keys! {
     "containerd.address", "path", Restart, "containerd's socket. Not used with the managed containerd.";
     "containerd.namespace", "string", Restart, "containerd's namespace of all our objects. Kubernetes tools, cAdvisor among them, look in k8s.io.";
     "containerd.snapshotter", "string", Restart, "The snapshotter of handlers that name none.";
-    "containerd.connect_timeout", "duration", Live, "How long one attempt to connect may take.";
-    "containerd.backoff_first", "duration", Live, "The wait after the first failed attempt; it doubles with each further one.";
-    "containerd.backoff_longest", "duration", Live, "The longest wait between attempts.";
-    "containerd.call_deadline", "duration", Live, "Deadline of one short call.";
-    "containerd.probe_interval", "duration", Live, "How often containerd's health is asked.";
     "containerd.unready_after", "duration", Live, "How long containerd may be away before Status says RuntimeReady=false. A restart of containerd should not make the node NotReady.";
     "containerd.allow_cri_plugin", "boolean", Restart, "Serve although containerd's own CRI plugin is active. Two CRI servers on one namespace damage each other: for experiments only.";
 

@@ -47,16 +47,6 @@ pub struct Containerd {
     pub namespace: String,
     /// Snapshotter of handlers that name none.
     pub snapshotter: String,
-    /// One attempt to connect.
-    pub connect_timeout: Duration,
-    /// First wait after a failed attempt; doubles.
-    pub backoff_first: Duration,
-    /// Longest wait between attempts.
-    pub backoff_longest: Duration,
-    /// Deadline of one short call.
-    pub call_deadline: Duration,
-    /// How often the health probe asks.
-    pub probe_interval: Duration,
     /// How long containerd may be away before RuntimeReady turns false.
     pub unready_after: Duration,
     /// Serve although containerd's own CRI plugin is active.
@@ -99,6 +89,9 @@ impl Runtimes {
     }
 }
 
+/// containerd's shim for runc and crun.
+pub const RUNC_SHIM: &str = "io.containerd.runc.v2";
+
 /// One runtime handler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Handler {
@@ -108,7 +101,7 @@ pub struct Handler {
     pub runtime_path: Option<PathBuf>,
     /// The OCI runtime's program (`BinaryName`); `None` is the shim's own choice, runc.
     pub binary: Option<PathBuf>,
-    /// The OCI runtime's state directory (`Root`).
+    /// The OCI runtime's state directory (`Root`); the managed containerd's own one where that is enabled.
     pub root: Option<PathBuf>,
     /// Do not give containers a session keyring of their own.
     pub no_new_keyring: bool,
@@ -131,7 +124,7 @@ pub struct Handler {
 impl Handler {
     /// Whether the shim drives runc or crun, as far as its type tells.
     pub fn is_runc_shim(&self) -> bool {
-        self.runtime_type == "io.containerd.runc.v2"
+        self.runtime_type == RUNC_SHIM
     }
 }
 

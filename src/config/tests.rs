@@ -121,6 +121,10 @@ fn the_managed_instance_brings_its_own_socket() {
         config.containerd.address,
         Path::new("/run/podwright/containerd/containerd.sock")
     );
+    assert_eq!(
+        config.runtimes.handler("crun").unwrap().root.as_deref(),
+        Some(Path::new("/run/podwright/containerd/runc"))
+    );
 }
 
 #[test]

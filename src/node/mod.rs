@@ -1,1 +1,3 @@
 //! Conditions, features, RuntimeConfig, and the checks behind `podwright doctor`.
+
+pub mod backend;

@@ -70,6 +70,17 @@ impl Supervisor {
         );
     }
 
+    /// Starts a task that watches something: a drain does not wait for it, it is to end by itself when
+    /// [`Self::stopping`] is cancelled.
+    #[expect(clippy::disallowed_methods, reason = "this is where tasks start")]
+    pub fn watch(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let panics = Arc::clone(&self.panics);
+        tokio::spawn(
+            self.background
+                .track_future(caught(name, panics, work).map(drop)),
+        );
+    }
+
     /// Keeps a background task running until the end of the process: whenever it ends or panics it is made anew, after
     /// a pause that grows while it keeps failing. The task is dropped, wherever it is, once [`Self::stop`] is called.
     #[expect(clippy::disallowed_methods, reason = "this is where tasks start")]

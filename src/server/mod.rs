@@ -1,1 +1,19 @@
 //! Assembly order, sockets, signals, drain, the managed containerd.
+//!
+//! `run` tells the story; each other file is one part of it that knows nothing of the others.
+
+mod accept;
+mod dirs;
+mod house;
+mod limit;
+mod lock;
+mod logging;
+mod managed;
+mod notify;
+mod run;
+mod serve;
+mod signals;
+mod sockets;
+mod watchdog;
+
+pub use run::{Origin, run};

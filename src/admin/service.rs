@@ -1,0 +1,116 @@
+//! The server side: one thin handler a method.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::model::{Digest, Error, Result};
+use crate::ops::{LiveTable, OpInfo};
+use crate::wire::admin::admin_server::{Admin, AdminServer};
+use crate::wire::admin::{
+    ImportImageRequest, ImportImageResponse, ListOperationsRequest, ListOperationsResponse,
+    Operation,
+};
+
+/// An image archive on its way in: the name it shall get, if any, and its bytes.
+pub struct Archive {
+    /// Name in place of those in the archive.
+    pub reference: Option<String>,
+    /// The bytes, in order.
+    pub bytes: BoxStream<'static, Result<Bytes>>,
+}
+
+/// What an import made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// Names that now point at the image.
+    pub references: Vec<String>,
+    /// Digest of its configuration.
+    pub image_id: Digest,
+    /// Bytes received.
+    pub bytes: u64,
+}
+
+/// Takes archives in.
+pub trait Archives: Send + Sync {
+    /// Reads one archive into the image store. Dropping the future calls the import off.
+    fn import(&self, archive: Archive) -> BoxFuture<'_, Result<Imported>>;
+}
+
+/// The service.
+#[derive(Clone)]
+pub struct AdminService {
+    live: LiveTable,
+    archives: Arc<dyn Archives>,
+}
+
+impl AdminService {
+    /// A service that shows `live` and imports into `archives`.
+    pub fn new(live: LiveTable, archives: Arc<dyn Archives>) -> Self {
+        Self { live, archives }
+    }
+
+    /// The service as a route, taking messages up to `max_message_bytes`.
+    pub fn into_server(self, max_message_bytes: usize) -> AdminServer<Self> {
+        AdminServer::new(self)
+            .max_decoding_message_size(max_message_bytes)
+            .max_encoding_message_size(max_message_bytes)
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn list_operations(
+        &self,
+        _request: Request<ListOperationsRequest>,
+    ) -> Result<Response<ListOperationsResponse>, Status> {
+        let operations = self.live.snapshot().into_iter().map(shown).collect();
+        Ok(Response::new(ListOperationsResponse { operations }))
+    }
+
+    async fn import_image(
+        &self,
+        request: Request<Streaming<ImportImageRequest>>,
+    ) -> Result<Response<ImportImageResponse>, Status> {
+        let mut pieces = request.into_inner();
+        let first = pieces
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("import image: no archive was sent"))?;
+        let rest = pieces.map(|piece| {
+            piece
+                .map(|piece| Bytes::from(piece.chunk))
+                .map_err(|status| {
+                    Error::cancelled("import image: the client stopped sending").caused_by(status)
+                })
+        });
+        let head = futures::stream::iter([Ok(Bytes::from(first.chunk))]);
+        let archive = Archive {
+            reference: Some(first.reference).filter(|reference| !reference.is_empty()),
+            bytes: head.chain(rest).boxed(),
+        };
+        let imported = self.archives.import(archive).await.map_err(Status::from)?;
+        tracing::info!(image.id = %imported.image_id, references = ?imported.references, "image imported");
+        Ok(Response::new(ImportImageResponse {
+            references: imported.references,
+            image_id: imported.image_id.to_string(),
+            bytes: imported.bytes,
+        }))
+    }
+}
+
+fn shown(row: OpInfo) -> Operation {
+    Operation {
+        id: row.id.to_string(),
+        kind: row.kind.into(),
+        object: row.object,
+        step: row.step.into(),
+        started_at: row.started_at.0,
+        step_started_at: row.step_started_at.0,
+        waits_on: row.waits_on.unwrap_or_default(),
+        waiters: row.waiters,
+    }
+}

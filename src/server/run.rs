@@ -1,0 +1,225 @@
+//! The life of the server, phase by phase.
+//!
+//! ```text
+//! log -> signals -> directories and locks -> managed containerd -> socket -> rooms
+//!     -> serve (Version and Status answer, everything else is Unavailable)
+//!        beside it: containerd answers -> its CRI plugin is off -> recover -> READY
+//!     -> a signal -> refuse what is new -> wait for what runs -> end; containers run on
+//! ```
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use futures::FutureExt as _;
+use futures::future::FusedFuture as _;
+use tokio::sync::oneshot;
+
+use super::house::House;
+use super::managed::Managed;
+use super::signals::{Signals, Word};
+use super::sockets::{self, Admission, Listening};
+use super::{dirs, logging, notify, serve, watchdog};
+use crate::config::{Config, Overrides, Shared};
+use crate::model::{Context as _, Error, Result};
+use crate::ops;
+
+/// Names the socket at which every gated step reports, in tests.
+const GATE: &str = "PODWRIGHT_GATE";
+
+/// Where the configuration came from, so that a reload reads the same.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The file; `None` is the default one.
+    pub path: Option<PathBuf>,
+    /// What flags say over it.
+    pub overrides: Overrides,
+}
+
+/// Serves until a signal says stop.
+///
+/// # Errors
+/// Whatever keeps it from starting, or ends it early.
+pub async fn run(config: Config, origin: Origin) -> Result<()> {
+    let level = logging::install(&config.diagnostics)?;
+    let mut signals = Signals::listen()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        "podwright starts"
+    );
+    for warning in config.warnings() {
+        tracing::warn!("configuration: {warning}");
+    }
+    let ground = tokio::select! {
+        ground = Ground::lay(&config) => ground?,
+        () = told_to_stop(&mut signals) => return Ok(()),
+    };
+    let limits = config.server.clone();
+    let socket = ground.listening.path().unwrap_or(limits.socket.clone());
+    let shared = Shared::new(config);
+    let house = House::build(shared.clone()).context(|| "put the rooms together".into())?;
+    let closing = house.closing().clone();
+    let managed = ground.managed.map(|managed| kept(managed, &house));
+    let serving = serve::serve(
+        ground.listening,
+        ground.admission,
+        &limits,
+        house.routes(),
+        closing.clone(),
+    );
+    let mut serving = std::pin::pin!(serving.fuse());
+    let mut starting = std::pin::pin!(notify::while_starting("recovering", house.recover()).fuse());
+
+    let ended = loop {
+        tokio::select! {
+            word = signals.next() => match word {
+                Word::Stop => break Ok(()),
+                Word::Reload => reload(&shared, &origin, &level),
+            },
+            served = &mut serving => {
+                break served.and(Err(Error::internal("the listener ended by itself")));
+            }
+            started = &mut starting, if !starting.is_terminated() => {
+                if let Err(error) = started {
+                    break Err(error);
+                }
+                watchdog::start(house.supervisor(), socket.clone(), house.streaming_address());
+                notify::ready();
+                tracing::info!(socket = %socket.display(), "serving");
+            }
+        }
+    };
+    if let Err(error) = &ended {
+        tracing::error!(%error, "podwright ends");
+    }
+
+    let limit = shared.load().server.drain_deadline;
+    notify::stopping(limit);
+    closing.cancel();
+    let drain = async {
+        let last_replies = async {
+            if !serving.is_terminated() {
+                drop(tokio::time::timeout(limit, &mut serving).await);
+            }
+        };
+        tokio::join!(house.supervisor().drain(limit), last_replies).0
+    };
+    let left = tokio::select! {
+        left = drain => left,
+        () = told_to_stop(&mut signals) => {
+            tracing::warn!("told to stop again: not waiting for operations");
+            house.supervisor().running()
+        }
+    };
+    if left > 0 {
+        tracing::warn!(
+            left,
+            "operations are cut short; the next start finishes or undoes them"
+        );
+    }
+    end_managed(managed, &shared).await;
+    tracing::info!("podwright ends; containers run on");
+    ended
+}
+
+/// What everything else stands on.
+struct Ground {
+    _state_lock: File,
+    admission: Admission,
+    managed: Option<Managed>,
+    listening: Listening,
+}
+
+impl Ground {
+    /// Directories and locks, the managed containerd, the socket, in this order: a second server is refused before it
+    /// touches anything of the first.
+    async fn lay(config: &Config) -> Result<Self> {
+        let server = config.server.clone();
+        let (state_lock, admission) = off_thread(move || {
+            let lock = dirs::prepare_blocking(&server)?;
+            Admission::of_group_blocking(server.socket_group.as_deref()).map(|group| (lock, group))
+        })
+        .await?;
+        if let Some(gate) = std::env::var_os(GATE) {
+            ops::gate::arm(&PathBuf::from(gate))?;
+        }
+        let managed = start_managed(config).await?;
+        let (path, group) = (config.server.socket.clone(), admission.clone());
+        let listening = off_thread(move || sockets::listen_blocking(&path, &group)).await?;
+        Ok(Self {
+            _state_lock: state_lock,
+            admission,
+            managed,
+            listening,
+        })
+    }
+}
+
+async fn start_managed(config: &Config) -> Result<Option<Managed>> {
+    if !config.managed_containerd.enabled {
+        return Ok(None);
+    }
+    let start = Managed::ensure(&config.managed_containerd);
+    notify::while_starting("starting the managed containerd", start)
+        .await
+        .map(Some)
+}
+
+/// Keeps the managed containerd running, in a task of its own, until the house closes; then it is handed back.
+fn kept(managed: Managed, house: &House) -> oneshot::Receiver<Managed> {
+    let (back, receiver) = oneshot::channel();
+    let closing = house.closing().clone();
+    house.supervisor().watch("managed containerd", async move {
+        if back.send(managed.keep(closing).await).is_err() {
+            tracing::debug!("nobody waits for the managed containerd any more");
+        }
+    });
+    receiver
+}
+
+async fn end_managed(managed: Option<oneshot::Receiver<Managed>>, shared: &Shared) {
+    let Some(back) = managed else { return };
+    if !shared.load().managed_containerd.stop_at_exit {
+        tracing::info!("the managed containerd runs on; the next start finds it");
+        return;
+    }
+    let ended = match back.await {
+        Ok(managed) => managed.end().await,
+        Err(_panicked) => Err(Error::internal("its task ended early")),
+    };
+    if let Err(error) = ended {
+        tracing::error!(%error, "the managed containerd was not ended");
+    }
+}
+
+/// Waits for a request to stop; there is nothing to reload meanwhile.
+async fn told_to_stop(signals: &mut Signals) {
+    while signals.next().await != Word::Stop {}
+}
+
+/// Reads the configuration again. A bad one changes nothing.
+fn reload(shared: &Shared, origin: &Origin, level: &logging::Level) {
+    let fresh = Config::load(origin.path.as_deref(), &origin.overrides)
+        .and_then(|config| level.set(&config.diagnostics.level).map(|()| config));
+    match fresh {
+        Ok(config) => {
+            let waiting = shared.replace(config);
+            tracing::info!("configuration reloaded");
+            if !waiting.is_empty() {
+                tracing::warn!(
+                    keys = waiting.join(", "),
+                    "these changes wait for a restart"
+                );
+            }
+        }
+        Err(error) => tracing::error!(%error, "reload refused; the configuration stays as it was"),
+    }
+}
+
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Error::internal("a helper thread died").caused_by(error)))
+}
