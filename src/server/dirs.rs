@@ -20,8 +20,10 @@ pub(super) fn prepare_blocking(server: &settings::Server) -> Result<File> {
     }
     super::lock::take_blocking(&server.state_dir.join("podwright.lock"), || {
         format!(
-            "another podwright works on {}; stop it first, or set server.state_dir and server.root_dir",
-            server.state_dir.display()
+            "another podwright works on {}, and {} may be its socket; stop it first, or set server.state_dir, .root_dir and \
+             .socket",
+            server.state_dir.display(),
+            server.socket.display()
         )
     })
 }
