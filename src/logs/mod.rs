@@ -8,6 +8,7 @@
 //!
 //! What must hold is written down in `source`: bytes leave a FIFO only after their record is in the file.
 
+mod capture;
 mod fanout;
 mod line;
 mod pump;
@@ -19,6 +20,7 @@ mod tests;
 mod worker;
 mod writer;
 
+pub use capture::{Capture, CaptureBudget, CaptureLimits, Captured};
 pub use fanout::{End, News, Subscription};
 pub use line::{LineLimit, Stream};
 pub use pump::{Fifos, LogPump, PumpOptions, Pumps};
