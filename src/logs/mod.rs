@@ -10,6 +10,7 @@
 
 mod capture;
 mod fanout;
+mod lanes;
 mod line;
 mod pump;
 mod source;
@@ -22,8 +23,8 @@ mod writer;
 
 pub use capture::{Capture, CaptureBudget, CaptureLimits, Captured};
 pub use fanout::{End, News, Subscription};
+pub use lanes::Drained;
 pub use line::{LineLimit, Stream};
 pub use pump::{Fifos, LogPump, PumpOptions, Pumps};
 pub use stats::PumpStats;
 pub use target::LogTarget;
-pub use worker::Drained;

@@ -11,11 +11,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::oneshot;
 
 use super::fanout::{Fanout, Subscription};
+use super::lanes::{Drained, Shared};
 use super::line::{LineLimit, Stream};
 use super::source::{Source, capacity_for};
 use super::stats::{Counters, PumpStats};
 use super::target::LogTarget;
-use super::worker::{Add, Command, Drained, Key, Shared, Worker};
+use super::worker::{Add, Command, Key, Worker};
 use crate::model::{Classify, Clock, Context, Error, Kind, Result, SandboxId};
 
 /// Enough for the pump and a log line of ours; only what is used takes memory.
@@ -207,11 +208,8 @@ impl LogPump {
     pub async fn finish(&self, limit: Duration) -> Drained {
         let (reply, done) = oneshot::channel();
         self.thread.order(Command::Finish(self.key, limit, reply));
-        match tokio::time::timeout(limit + GRACE, done).await {
-            Ok(Ok(drained)) => drained,
-            Ok(Err(_thread_ended)) => Drained::Complete,
-            Err(_elapsed) => Drained::Blocked,
-        }
+        let answer = tokio::time::timeout(limit + GRACE, done).await;
+        answer.ok().and_then(Result::ok).unwrap_or(Drained::Blocked)
     }
 
     /// The container's output from now on.

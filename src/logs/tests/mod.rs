@@ -328,3 +328,28 @@ async fn threads_and_descriptors_go_with_the_last_pump() {
 
     eventually("no thread", || own_threads() == 0).await;
 }
+
+#[tokio::test]
+async fn a_fifo_of_tiny_pieces_does_not_stall_its_writer() {
+    let bed = Bed::new();
+    let pump = bed.start().await;
+    let out = bed.shim_end("stdout");
+    let writer = out.writer();
+    // Spliced bytes take a page each: the FIFO has no room long before a line is complete.
+    let splice = tokio::task::spawn_blocking(move || {
+        use nix::fcntl::{SpliceFFlags, splice};
+        let (read, write) = nix::unistd::pipe().unwrap();
+        for _ in 0..200 {
+            nix::unistd::write(&write, b"x").unwrap();
+            let moved = splice(&read, None, &writer, None, 1, SpliceFFlags::empty());
+            assert_eq!(moved, Ok(1));
+        }
+    });
+    splice.await.unwrap();
+    drop(out);
+
+    assert_eq!(pump.finish(LIMIT).await, Drained::Complete);
+
+    let contents = bed.records().into_iter().flat_map(|record| record.content);
+    assert_eq!(contents.count(), 200);
+}
