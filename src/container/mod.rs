@@ -1,3 +1,1 @@
 //! The lifecycle of workload containers: one file a verb.
-
-pub mod io;

@@ -1,1 +1,150 @@
-//! The lifecycle of images: pull, unpack, list, remove, usage.
+//! The lifecycle of images: pull, unpack, list, remove, usage, import.
+//!
+//! containerd's image records are the truth; [`Images`] keeps them in memory as immutable views, so that List and
+//! Status make no call. A pull asks the registry every time, brings what is missing straight into the content store
+//! under a lease, unpacks while it downloads, and only then writes the records: until then no image is there.
+
+mod archive;
+mod catalog;
+mod config_blob;
+mod facts;
+mod import;
+mod joined;
+mod labels;
+mod layout;
+mod lease;
+mod load;
+mod locks;
+mod pattern;
+mod pull;
+mod remove;
+mod store;
+mod tailor;
+#[cfg(test)]
+mod tests;
+mod unpack;
+mod usage;
+mod view;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use config_blob::{ImageConfig, ImageUser};
+pub use facts::Layer;
+pub use import::{ImportRequest, Imported};
+pub use pull::{PullRequest, Step};
+pub use usage::FsUsage;
+pub use view::ImageView;
+
+use catalog::Catalog;
+use joined::Joined;
+use lease::LeaseBook;
+use locks::Locks;
+use pull::PullKey;
+use usage::Usages;
+
+use crate::config;
+use crate::containerd::Containerd;
+use crate::model::{Clock, Digest, Error, Result};
+use crate::ops::{LiveTable, Supervisor};
+use crate::registry::Registry;
+use crate::registry::platform::PlatformVector;
+
+/// What images are made with.
+pub struct ImageParts {
+    /// The seam.
+    pub containerd: Containerd,
+    /// The way to registries.
+    pub registry: Registry,
+    /// Starts tasks.
+    pub supervisor: Supervisor,
+    /// Shows what runs.
+    pub live: LiveTable,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// The configuration as it is now.
+    pub config: config::Shared,
+}
+
+/// All images of the node. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    containerd: Containerd,
+    registry: Registry,
+    supervisor: Supervisor,
+    live: LiveTable,
+    clock: Arc<dyn Clock>,
+    config: config::Shared,
+    platforms: PlatformVector,
+    catalog: Catalog,
+    loaded: AtomicBool,
+    locks: Locks,
+    leases: LeaseBook,
+    pulls: Joined<PullKey, Digest>,
+    usages: Usages,
+}
+
+impl Images {
+    /// No images yet; [`Images::load`] reads them.
+    pub fn new(parts: ImageParts) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                pulls: Joined::new(parts.supervisor.clone()),
+                containerd: parts.containerd,
+                registry: parts.registry,
+                supervisor: parts.supervisor,
+                live: parts.live,
+                clock: parts.clock,
+                config: parts.config,
+                platforms: PlatformVector::of_this_machine(),
+                catalog: Catalog::default(),
+                loaded: AtomicBool::new(false),
+                locks: Locks::default(),
+                leases: LeaseBook::default(),
+                usages: Usages::default(),
+            }),
+        }
+    }
+
+    /// Starts what images do in the background: measuring.
+    pub fn start(&self) {
+        let images = self.clone();
+        let measuring = move || images.clone().keep_measuring();
+        self.inner.supervisor.keep("measure images", measuring);
+    }
+
+    /// The image that `text` names: a digest is an id; else the exact reference, else a unique prefix of an id. Makes
+    /// no call and never waits.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty text and an ambiguous prefix; `Unavailable` before the first load.
+    pub fn resolve_local(&self, text: &str) -> Result<Option<Arc<ImageView>>> {
+        self.ensure_loaded()?;
+        self.inner.catalog.snapshot().find(text)
+    }
+
+    /// All images, ordered by id; with `filter`, the one that it names.
+    ///
+    /// # Errors
+    /// `Unavailable` before the first load: an answer without images would make the kubelet forget credentials.
+    pub fn list(&self, filter: Option<&str>) -> Result<Vec<Arc<ImageView>>> {
+        self.ensure_loaded()?;
+        match filter {
+            None | Some("") => Ok(self.inner.catalog.snapshot().all().cloned().collect()),
+            Some(text) => Ok(self.resolve_local(text)?.into_iter().collect()),
+        }
+    }
+
+    fn ensure_loaded(&self) -> Result<()> {
+        if self.inner.loaded.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Error::unavailable(
+            "images: still being read from containerd; try again",
+        ))
+    }
+}

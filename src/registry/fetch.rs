@@ -301,7 +301,7 @@ impl Pace {
     fn keeps_up(&mut self, waited: Duration, received: u64, window: Duration, rate: u64) -> bool {
         self.waited = self.waited.saturating_add(waited);
         self.received = self.received.saturating_add(received);
-        if self.waited < window {
+        if window.is_zero() || self.waited < window {
             return true;
         }
         let kept_up = self.received >= rate.saturating_mul(self.waited.as_secs());

@@ -63,7 +63,7 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// Limit between two pieces of a body.
     pub idle_timeout: Duration,
-    /// A blob must average `min_rate` over each window of this length.
+    /// A blob must average `min_rate` over each window of this length; zero asks for no pace.
     pub stall_window: Duration,
     /// Bytes a second.
     pub min_rate: u64,
@@ -110,6 +110,14 @@ impl Registry {
         }
     }
 
+    /// The same registries, connections and limits with other settings. `max_downloads` stays as it was.
+    #[must_use]
+    pub fn with(&self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut other = self.clone();
+        change(&mut other.settings);
+        other
+    }
+
     /// Opens one repository for one pull: reads its hosts configuration, sends nothing yet.
     ///
     /// # Errors
@@ -131,16 +139,15 @@ impl Registry {
         })
         .await
         .map_err(|error| Error::internal("read the registry configuration").caused_by(error))??;
-        let endpoints = hosts
-            .into_iter()
-            .map(|(client, host)| {
-                let is_trusted = endpoint::is_own(&host.authority, reference)
-                    || self.settings.trusted_mirrors.contains(&host.authority);
-                let secret = credentials.for_host(&host.authority, is_trusted);
-                let auth = HostAuth::new(secret, reference.repository());
-                Endpoint::new(host, client, auth, reference, self.settings.clone())
-            })
-            .collect();
+        let mut endpoints = Vec::with_capacity(hosts.len());
+        for (client, host) in hosts {
+            let is_trusted = endpoint::is_own(&host.authority, reference)
+                || self.settings.trusted_mirrors.contains(&host.authority);
+            let secret = credentials.for_host(&host.authority, is_trusted);
+            let auth = HostAuth::new(secret, reference.repository());
+            let settings = self.settings.clone();
+            endpoints.push(Endpoint::new(host, client, auth, reference, settings));
+        }
         Ok(Repository {
             inner: Arc::new(Inner {
                 reference: reference.clone(),

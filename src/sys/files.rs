@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_TMPFILE};
 
 use super::errno::SysContext;
 use crate::model::{Error, Result};
@@ -147,6 +147,20 @@ pub fn make_dir_blocking(dir: &Path, mode: u32) -> Result<()> {
     std::fs::create_dir_all(dir)
         .and_then(|()| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)))
         .sys(|| format!("make directory {}", dir.display()))
+}
+
+/// A file in `dir` without a name: only its holder sees it, and nothing of it outlives the holder, whatever happens.
+///
+/// # Errors
+/// Where the directory cannot be written or its file system has no such files.
+pub fn unnamed_file_blocking(dir: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(O_TMPFILE | O_CLOEXEC)
+        .open(dir)
+        .sys(|| format!("make an unnamed file in {}", dir.display()))
 }
 
 /// Opens a regular file for reading: does not follow a link in the last component, does not wait on a FIFO.

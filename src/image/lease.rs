@@ -1,0 +1,94 @@
+//! Leases of image work. A failed pull leaves its lease to expire, so that the next pull of the same target finds what
+//! was fetched already, partial blobs included. Pulls of one target share the lease; the last one that succeeds ends it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::containerd::{LeaseId, Leases};
+use crate::model::{Clock, Digest, Result, Timestamp};
+
+/// How long work may take, and how long its remains are kept.
+const LIFE: Duration = Duration::from_secs(24 * 3600);
+/// A lease is not joined any more once this much of its life may be over.
+const WINDOW: i64 = 12 * 3600;
+
+/// The leases in use, with the number of operations on each.
+#[derive(Clone, Default)]
+pub(super) struct LeaseBook(Arc<Mutex<HashMap<LeaseId, usize>>>);
+
+/// One operation's hold on a lease.
+pub(super) struct Held {
+    book: LeaseBook,
+    leases: Arc<dyn Leases>,
+    id: LeaseId,
+}
+
+impl LeaseBook {
+    /// Takes the lease for work on `target`, making it where it is not there.
+    ///
+    /// # Errors
+    /// Those of containerd.
+    pub(super) async fn take(
+        &self,
+        leases: &Arc<dyn Leases>,
+        clock: &dyn Clock,
+        target: &Digest,
+    ) -> Result<Held> {
+        let now = clock.now();
+        let (seconds, _) = now.parts();
+        let window = seconds.div_euclid(WINDOW);
+        let held = Held {
+            book: self.clone(),
+            leases: Arc::clone(leases),
+            id: LeaseId(format!("podwright-image-{window}-{}", target.hex())),
+        };
+        self.count(&held.id, |holders| holders.saturating_add(1));
+        let life = i64::try_from(LIFE.as_nanos()).unwrap_or(i64::MAX);
+        let expire = Timestamp(now.0.saturating_add(life));
+        leases
+            .create(&held.id, Some(expire), BTreeMap::new())
+            .await?;
+        Ok(held)
+    }
+
+    /// Changes the number of holders and answers the new one.
+    fn count(&self, id: &LeaseId, change: impl FnOnce(usize) -> usize) -> usize {
+        let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let holders = change(book.get(id).copied().unwrap_or(0));
+        if holders == 0 {
+            book.remove(id);
+        } else {
+            book.insert(id.clone(), holders);
+        }
+        holders
+    }
+}
+
+impl Held {
+    /// The lease's id.
+    pub(super) fn id(&self) -> &LeaseId {
+        &self.id
+    }
+
+    /// Ends the lease, unless others work under it: records hold everything now.
+    pub(super) async fn release(self) {
+        let is_shared = {
+            let book = self.book.0.lock().unwrap_or_else(PoisonError::into_inner);
+            book.get(&self.id).copied().unwrap_or(0) > 1
+        };
+        if is_shared {
+            return;
+        }
+        if let Err(error) = self.leases.delete(&self.id).await {
+            tracing::warn!(lease = %self.id.0, %error, "a finished pull's lease stays until it expires");
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.book
+            .count(&self.id, |holders| holders.saturating_sub(1));
+    }
+}

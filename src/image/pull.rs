@@ -1,0 +1,336 @@
+//! PullImage: make sure that what the reference names now is here, and that these credentials may have it.
+//!
+//! ```text
+//! resolve (every time) -> lease -> index, manifest, config -> { layers, parallel } overlapped with { unpack } -> records
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use super::facts::{Documents, Facts};
+use super::labels;
+use super::store::Store;
+use super::unpack::{BringLayer, Unpack};
+use super::{Images, Inner, pattern};
+use crate::config::Policy;
+use crate::model::{Descriptor, Digest, Error, Kind, Reference, Result};
+use crate::ops::{Edge, Operation, gate};
+use crate::registry::manifest::{MediaKind, decode, media_kind};
+use crate::registry::{Credentials, Repository, Resolved};
+
+const OPERATION: &str = "PullImage";
+
+/// What a caller wants pulled.
+#[derive(Clone, Debug)]
+pub struct PullRequest {
+    /// The reference as the caller wrote it.
+    pub reference: String,
+    /// What to show the registry.
+    pub credentials: Credentials,
+    /// Runtime handler whose snapshotter the image is for; empty is the default handler.
+    pub runtime_handler: String,
+}
+
+/// What makes two pulls the same: who asks is part of it, or one caller's rights would serve another.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct PullKey {
+    reference: String,
+    snapshotter: String,
+    credentials: [u8; 32],
+}
+
+/// The steps, as the table of live operations and the gates name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The registry says what the reference names.
+    Resolve,
+    /// The lease is taken.
+    Lease,
+    /// Index, manifest and configuration get into the content store.
+    Documents,
+    /// Layers come and are unpacked.
+    Layers,
+    /// The records are written.
+    Records,
+}
+
+impl Step {
+    /// Every step, in order.
+    pub const ALL: [Self; 5] = [
+        Self::Resolve,
+        Self::Lease,
+        Self::Documents,
+        Self::Layers,
+        Self::Records,
+    ];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Lease => "lease",
+            Self::Documents => "documents",
+            Self::Layers => "layers",
+            Self::Records => "records",
+        }
+    }
+}
+
+impl Images {
+    /// Pulls an image and answers its id. Equal requests share one pull. Dropping the future leaves the pull; when
+    /// nobody waits for it any more it stops after a grace time, and a later one goes on where it stopped.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a malformed reference or an unknown runtime handler; `Unknown` with a text that begins
+    /// with `RegistryUnavailable` where no registry answers; `NotFound`, `Unauthenticated` and `PermissionDenied` as
+    /// the registry says; `Aborted` where content is not what it claims to be.
+    pub async fn pull(&self, request: PullRequest) -> Result<Digest> {
+        let reference: Reference = request.reference.parse()?;
+        let snapshotter = self.snapshotter_of(&request.runtime_handler)?;
+        if let Some(id) = self.answer_locally(&reference, &request.credentials)? {
+            return Ok(id);
+        }
+        let key = PullKey {
+            reference: reference.to_string(),
+            snapshotter: snapshotter.clone(),
+            credentials: request.credentials.fingerprint(),
+        };
+        let images = self.clone();
+        let work = move || async move {
+            let operation = images.inner.live.begin(OPERATION, reference.to_string());
+            let pull = Pull {
+                inner: &images.inner,
+                images: &images,
+                reference: &reference,
+                credentials: &request.credentials,
+                snapshotter: &snapshotter,
+                operation,
+            };
+            pull.run().await.map_err(|error| within(&reference, error))
+        };
+        self.inner.pulls.run(OPERATION, key, work).await
+    }
+
+    /// The snapshotter of a runtime handler.
+    pub(super) fn snapshotter_of(&self, handler: &str) -> Result<String> {
+        let config = self.inner.config.load();
+        match config.runtimes.handler(handler) {
+            Some(found) => Ok(found.snapshotter.clone()),
+            None => Err(Error::invalid(format!(
+                "runtime handler {handler:?}: not configured; see [runtimes.handlers]"
+            ))),
+        }
+    }
+
+    /// The id of a local image where the node's own pull policy says that it answers.
+    pub(super) fn answer_locally(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Option<Digest>> {
+        let config = self.inner.config.load();
+        let name = reference.to_string();
+        let rules = config.images.pull_policy.iter();
+        let Some(rule) = rules
+            .clone()
+            .find(|rule| pattern::means(&rule.pattern, &name))
+        else {
+            return Ok(None);
+        };
+        // kubelet takes a success as proof that the credentials are good, so they must be tried.
+        if rule.policy == Policy::Always || !(credentials.is_anonymous() || rule.trust_local) {
+            return Ok(None);
+        }
+        match (self.resolve_local(&name)?, rule.policy) {
+            (Some(image), _) => Ok(Some(image.id.clone())),
+            (None, Policy::Never) => Err(Error::not_found(format!(
+                "image {name}: not on this node, and images.pull_policy forbids to pull it"
+            ))),
+            (None, _) => Ok(None),
+        }
+    }
+}
+
+struct Pull<'a> {
+    inner: &'a Inner,
+    images: &'a Images,
+    reference: &'a Reference,
+    credentials: &'a Credentials,
+    snapshotter: &'a str,
+    operation: Operation,
+}
+
+impl Pull<'_> {
+    async fn run(&self) -> Result<Digest> {
+        let config = self.inner.config.load();
+        let repository = self
+            .inner
+            .registry
+            .with(|settings| {
+                settings
+                    .config_paths
+                    .clone_from(&config.images.registry_config_path);
+                settings.stall_window = config.images.progress_timeout;
+            })
+            .repository(self.reference, self.credentials)
+            .await
+            .map_err(|error| registry_error(self.reference, error))?;
+        let resolved = self
+            .step(Step::Resolve, repository.resolve())
+            .await
+            .map_err(|error| registry_error(self.reference, error))?;
+        let containerd = &self.inner.containerd;
+        let clock = &*self.inner.clock;
+        let taking = self
+            .inner
+            .leases
+            .take(&containerd.leases, clock, &resolved.target.digest);
+        let lease = self.step(Step::Lease, taking).await?;
+        let store = Store {
+            containerd,
+            locks: &self.inner.locks,
+            lease: lease.id(),
+        };
+        let fetch = Fetch {
+            store: &store,
+            repository: &repository,
+            resolved: &resolved,
+            max_layer: config.images.max_layer_bytes,
+        };
+        let reading = Facts::read(&fetch, &resolved.target, &self.inner.platforms);
+        let facts = Arc::new(self.step(Step::Documents, reading).await?);
+        let unpack = Unpack {
+            containerd,
+            locks: &self.inner.locks,
+            supervisor: &self.inner.supervisor,
+            clock,
+            lease: lease.id(),
+            snapshotter: self.snapshotter,
+        };
+        let parallel = config.images.max_concurrent_downloads.get();
+        self.step(Step::Layers, unpack.run(&facts, &fetch, parallel))
+            .await?;
+        let names = record_names(self.reference, &facts);
+        let writing = self.images.write_records(&facts, &names, Some(lease.id()));
+        self.step(Step::Records, writing).await?;
+        lease.release().await;
+        tracing::info!(image = %self.reference, id = %facts.id, host = %resolved.host, "image pulled");
+        Ok(facts.id.clone())
+    }
+
+    async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.operation.step(step.name());
+        gate(OPERATION, step.name(), Edge::Before).await;
+        let done = work.await;
+        gate(OPERATION, step.name(), Edge::After).await;
+        done
+    }
+}
+
+/// The records of a pull: what was asked for first, then the id, then the digest.
+fn record_names(reference: &Reference, facts: &Facts) -> Vec<String> {
+    let by_digest = reference.digest_ref(&facts.target.digest);
+    let mut names = vec![reference.to_string(), facts.id.to_string()];
+    if !names.contains(&by_digest) {
+        names.push(by_digest);
+    }
+    names
+}
+
+/// A failure of the registry. Clients know an unavailable registry by the first word of the message and by the code
+/// `Unknown`, so nothing may be put before it.
+fn registry_error(reference: &Reference, error: Error) -> Error {
+    match error.kind() {
+        Kind::Unavailable | Kind::DeadlineExceeded => Error::new(
+            Kind::Unknown,
+            format!("{UNAVAILABLE}: pull {reference}: {}", error.chain()),
+        ),
+        _ => error.context(format!("pull {reference}")),
+    }
+}
+
+const UNAVAILABLE: &str = "RegistryUnavailable";
+
+/// Names the pull in an error of another part, once.
+fn within(reference: &Reference, error: Error) -> Error {
+    let text = error.chain();
+    if text.starts_with(UNAVAILABLE) || text.starts_with("pull ") {
+        return error;
+    }
+    error.context(format!("pull {reference}"))
+}
+
+/// Documents and layers by way of the content store, fetched where they are missing.
+struct Fetch<'a> {
+    store: &'a Store<'a>,
+    repository: &'a Repository,
+    resolved: &'a Resolved,
+    max_layer: u64,
+}
+
+impl Documents for Fetch<'_> {
+    fn document<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+        limit: u64,
+    ) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(async move {
+            let reference = self.repository.reference();
+            let present = self.store.present(descriptor, limit).await?;
+            let is_present = present.is_some();
+            let at_hand = self
+                .resolved
+                .body
+                .as_ref()
+                .filter(|_| descriptor.digest == self.resolved.target.digest);
+            let bytes = match (present, at_hand) {
+                (Some(bytes), _) => bytes,
+                (None, Some(body)) => body.clone(),
+                (None, None) => self
+                    .repository
+                    .document(descriptor, limit)
+                    .await
+                    .map_err(|error| registry_error(reference, error))?,
+            };
+            let mut labels = match media_kind(&descriptor.media_type) {
+                // Checked before it is kept: what cannot be read gets no references.
+                MediaKind::Index | MediaKind::Manifest => {
+                    labels::children(&decode(descriptor, &bytes)?)
+                }
+                MediaKind::Config | MediaKind::Layer | MediaKind::Other => BTreeMap::new(),
+            };
+            if !is_present {
+                labels.extend(labels::source(reference, &BTreeMap::new()));
+            }
+            self.store.put(descriptor, bytes.clone(), labels).await?;
+            if is_present {
+                self.store.note_source(descriptor, reference).await?;
+            }
+            Ok(bytes)
+        })
+    }
+}
+
+impl BringLayer for Fetch<'_> {
+    fn bring<'a>(&'a self, layer: &'a Descriptor) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if layer.size > self.max_layer {
+                return Err(Error::new(
+                    Kind::Aborted,
+                    format!(
+                        "layer {}: {} bytes, more than images.max_layer_bytes allows ({})",
+                        layer.digest, layer.size, self.max_layer
+                    ),
+                ));
+            }
+            let reference = self.repository.reference();
+            let on_registry_error = |error| registry_error(reference, error);
+            self.store
+                .fetch(layer, self.repository, on_registry_error)
+                .await
+        })
+    }
+}

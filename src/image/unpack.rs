@@ -1,0 +1,300 @@
+//! Layers to snapshots: bottom up, each applied as soon as its blob is there while the blobs above are still coming.
+//!
+//! ```text
+//! Prepare(layer n) --AlreadyExists--> there: next layer, no blob needed
+//!       | mounts
+//! blob n arrives (n+1.. keep coming) -> Diff.Apply -> digest == diff id? -> Commit(chain id) -> label the blob
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::{OwnedMutexGuard, oneshot};
+
+use super::facts::{Facts, Layer};
+use super::labels::{self, SNAPSHOT_REF, UNCOMPRESSED};
+use super::locks::Locks;
+use crate::containerd::{Containerd, LeaseId, RootfsMount, SnapshotRequest, Snapshots};
+use crate::model::{Clock, Context, Descriptor, Digest, Error, Kind, Result};
+use crate::ops::Supervisor;
+
+const DIFF_ID: &str = "containerd.io/snapshot/diff-id";
+const PARENT_CHAIN: &str = "containerd.io/snapshot/parent-chain-id";
+const DOCKER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+const OCI_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+const KEY_TRIES: usize = 3;
+const UNDO_LIMIT: Duration = Duration::from_secs(10);
+
+/// How the layers of one image get into one snapshotter.
+pub(super) struct Unpack<'a> {
+    pub(super) containerd: &'a Containerd,
+    pub(super) locks: &'a Locks,
+    pub(super) supervisor: &'a Supervisor,
+    pub(super) clock: &'a dyn Clock,
+    pub(super) lease: &'a LeaseId,
+    pub(super) snapshotter: &'a str,
+}
+
+/// Brings one layer's blob into the content store.
+pub(super) trait BringLayer: Send + Sync {
+    /// Returns once the blob is there.
+    fn bring<'a>(&'a self, layer: &'a Descriptor) -> futures::future::BoxFuture<'a, Result<()>>;
+}
+
+/// An active snapshot that goes away unless it is committed.
+struct Prepared {
+    snapshots: Arc<dyn Snapshots>,
+    supervisor: Supervisor,
+    request: SnapshotRequest,
+    mounts: Vec<RootfsMount>,
+    armed: bool,
+}
+
+/// A prepared layer, and the lock that keeps peers from making it as well.
+struct Claim {
+    prepared: Prepared,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let snapshots = Arc::clone(&self.snapshots);
+        let (snapshotter, key) = (self.request.snapshotter.clone(), self.request.key.clone());
+        self.supervisor.start("remove half-made layer", async move {
+            let removal = snapshots.remove(&snapshotter, &key);
+            match tokio::time::timeout(UNDO_LIMIT, removal).await {
+                Ok(Err(error)) if !error.is_not_found() => {
+                    tracing::warn!(%key, %error, "a half-made layer stays until its lease ends");
+                }
+                Err(_elapsed) => {
+                    tracing::warn!(%key, "a half-made layer stays until its lease ends");
+                }
+                Ok(_) => {}
+            }
+        });
+    }
+}
+
+impl Unpack<'_> {
+    /// Unpacks all layers. `parallel` blobs are brought at once.
+    ///
+    /// # Errors
+    /// Those of `bring` and of containerd; `Aborted` where a layer is not what the configuration says. Dropping the
+    /// future stops the work; a half-made layer is removed by a task of its own.
+    pub(super) async fn run(
+        &self,
+        facts: &Facts,
+        bring: &dyn BringLayer,
+        parallel: usize,
+    ) -> Result<()> {
+        let Some(top) = facts.layers.last() else {
+            return Ok(());
+        };
+        for (at, layer) in facts.layers.iter().enumerate() {
+            if let Some(claim) = self.claim(layer, parent(&facts.layers, at)).await? {
+                self.from(facts, at, claim, bring, parallel).await?;
+                break;
+            }
+        }
+        let label = labels::snapshot_of(self.snapshotter, &top.chain_id);
+        self.containerd.content.label(&facts.id, label).await
+    }
+
+    /// Brings and applies the layers from `start` up, whose snapshot is claimed already.
+    async fn from(
+        &self,
+        facts: &Facts,
+        start: usize,
+        claim: Claim,
+        bring: &dyn BringLayer,
+        parallel: usize,
+    ) -> Result<()> {
+        let layers = facts.layers.get(start..).unwrap_or_default();
+        let (done, arrived): (Vec<_>, Vec<_>) =
+            layers.iter().map(|_| oneshot::channel::<()>()).unzip();
+        let jobs: Vec<BoxFuture<'_, Result<()>>> = layers
+            .iter()
+            .zip(done)
+            .map(|(layer, done)| announce(bring.bring(&layer.blob), done).boxed())
+            .collect();
+        let bringing = futures::stream::iter(jobs)
+            .buffer_unordered(parallel.max(1))
+            .try_collect::<()>();
+        let applying = async {
+            let mut claim = Some(claim);
+            for ((at, layer), arrived) in facts.layers.iter().enumerate().skip(start).zip(arrived) {
+                arrived.await.map_err(|_dropped| {
+                    let digest = &layer.blob.digest;
+                    Error::new(
+                        Kind::Cancelled,
+                        format!("layer {digest}: its download ended"),
+                    )
+                })?;
+                let claim = match claim.take() {
+                    Some(claim) => Some(claim),
+                    None => self.claim(layer, parent(&facts.layers, at)).await?,
+                };
+                if let Some(claim) = claim {
+                    self.complete(layer, claim).await?;
+                }
+            }
+            Ok(())
+        };
+        futures::future::try_join(bringing, applying)
+            .await
+            .map(|((), ())| ())
+    }
+
+    /// The right to make the layer, or `None` where it is there.
+    async fn claim(&self, layer: &Layer, parent: Option<&Digest>) -> Result<Option<Claim>> {
+        let turn = self.locks.hold(self.lock_name(layer)).await;
+        let prepared = self.prepare(layer, parent).await?;
+        Ok(prepared.map(|prepared| Claim {
+            prepared,
+            _turn: turn,
+        }))
+    }
+
+    async fn complete(&self, layer: &Layer, claim: Claim) -> Result<()> {
+        let mut prepared = claim.prepared;
+        // A snapshotter that hands out a read-only view has staged the layer itself.
+        let is_staged = prepared
+            .mounts
+            .last()
+            .is_some_and(|mount| mount.options.iter().any(|option| option == "ro"));
+        if !is_staged {
+            self.apply(layer, &prepared.mounts).await?;
+        }
+        let snapshots = &self.containerd.snapshots;
+        match snapshots
+            .commit(layer.chain_id.as_str(), &prepared.request)
+            .await
+        {
+            Ok(()) => prepared.armed = false,
+            Err(error) if error.kind() == Kind::AlreadyExists => {}
+            Err(error) => {
+                return Err(error.context(format!("commit layer {}", layer.blob.digest)));
+            }
+        }
+        if is_staged {
+            return Ok(());
+        }
+        let label = BTreeMap::from([(UNCOMPRESSED.to_owned(), layer.diff_id.to_string())]);
+        self.containerd
+            .content
+            .label(&layer.blob.digest, label)
+            .await
+    }
+
+    async fn apply(&self, layer: &Layer, mounts: &[RootfsMount]) -> Result<()> {
+        let mut blob = layer.blob.clone();
+        if blob.media_type == DOCKER_ZSTD {
+            // containerd before 2.0 knows only the OCI name; the bytes are the same.
+            blob.media_type = OCI_ZSTD.to_owned();
+        }
+        let found = self
+            .containerd
+            .diff
+            .apply(&blob, mounts)
+            .await
+            .context(|| format!("unpack layer {}", layer.blob.digest))?;
+        if found == layer.diff_id {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Aborted,
+            format!(
+                "layer {}: it unpacks to {found} but the image says {}",
+                layer.blob.digest, layer.diff_id
+            ),
+        ))
+    }
+
+    /// An active snapshot for the layer, or `None` where the layer is there; either way it is under the lease.
+    async fn prepare(&self, layer: &Layer, parent: Option<&Digest>) -> Result<Option<Prepared>> {
+        let snapshots = &self.containerd.snapshots;
+        let mut last = None;
+        for _attempt in 0..KEY_TRIES {
+            let request = SnapshotRequest {
+                snapshotter: self.snapshotter.to_owned(),
+                key: self.key(layer)?,
+                parent: parent.map(Digest::to_string).unwrap_or_default(),
+                labels: snapshot_labels(layer, parent),
+                lease: Some(self.lease.clone()),
+            };
+            match snapshots.prepare(&request).await {
+                Ok(mounts) => {
+                    return Ok(Some(Prepared {
+                        snapshots: Arc::clone(snapshots),
+                        supervisor: self.supervisor.clone(),
+                        request,
+                        mounts,
+                        armed: true,
+                    }));
+                }
+                Err(error) if error.kind() == Kind::AlreadyExists => {
+                    match snapshots
+                        .stat(self.snapshotter, layer.chain_id.as_str())
+                        .await
+                    {
+                        Ok(_there) => return Ok(None),
+                        Err(missing) if missing.is_not_found() => last = Some(error),
+                        Err(error) => return Err(error.context("look for a layer")),
+                    }
+                }
+                Err(error) => {
+                    return Err(error.context(format!("prepare layer {}", layer.blob.digest)));
+                }
+            }
+        }
+        let last = last.unwrap_or_else(|| Error::internal("no key was tried"));
+        Err(last.context(format!("prepare layer {}", layer.blob.digest)))
+    }
+
+    fn key(&self, layer: &Layer) -> Result<String> {
+        let mut random = [0_u8; 3];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::internal("read random bytes for a key").caused_by(error))?;
+        let (_, nanos) = self.clock.now().parts();
+        let random = URL_SAFE_NO_PAD.encode(random);
+        Ok(format!("extract-{nanos}-{random} {}", layer.chain_id))
+    }
+
+    fn lock_name(&self, layer: &Layer) -> String {
+        format!("{} {}", self.snapshotter, layer.chain_id)
+    }
+}
+
+async fn announce(work: BoxFuture<'_, Result<()>>, done: oneshot::Sender<()>) -> Result<()> {
+    work.await?;
+    // Nobody waits where the layer turned out to be there.
+    done.send(()).ok();
+    Ok(())
+}
+
+fn parent(layers: &[Layer], at: usize) -> Option<&Digest> {
+    let below = layers.get(at.checked_sub(1)?)?;
+    Some(&below.chain_id)
+}
+
+/// Labels of a layer's snapshot. An image's annotations have no say in them: some, such as id mappings, would be
+/// obeyed.
+fn snapshot_labels(layer: &Layer, parent: Option<&Digest>) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([
+        (SNAPSHOT_REF.to_owned(), layer.chain_id.to_string()),
+        (DIFF_ID.to_owned(), layer.diff_id.to_string()),
+    ]);
+    if let Some(parent) = parent {
+        labels.insert(PARENT_CHAIN.to_owned(), parent.to_string());
+    }
+    labels
+}

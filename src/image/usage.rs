@@ -1,0 +1,188 @@
+//! ImageFsInfo: what snapshots take, measured in the background, since the kubelet asks often and must not wait.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::stream::StreamExt as _;
+
+use super::Images;
+use crate::containerd::{SnapshotKind, Usage};
+use crate::model::{Result, Timestamp};
+
+/// How often snapshots are measured.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Measurements at once.
+const PARALLEL: usize = 4;
+const SNAPSHOTTER_PLUGIN: &str = "io.containerd.snapshotter.v1";
+
+/// One file system that holds images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FsUsage {
+    /// Snapshotter whose snapshots these are.
+    pub snapshotter: String,
+    /// An existing directory on the file system.
+    pub mountpoint: PathBuf,
+    /// Bytes in snapshots.
+    pub used_bytes: u64,
+    /// Inodes in snapshots.
+    pub inodes_used: u64,
+    /// When it was measured.
+    pub timestamp: Timestamp,
+}
+
+/// What was measured last.
+#[derive(Default)]
+pub(super) struct Usages {
+    published: ArcSwap<Vec<FsUsage>>,
+    roots: Mutex<HashMap<String, PathBuf>>,
+    /// Committed snapshots never change, so each is measured once. By snapshotter and name.
+    committed: Mutex<HashMap<(String, String), Usage>>,
+}
+
+impl Images {
+    /// The file systems of images; the default snapshotter's first. Never empty, makes no call.
+    pub fn fs_info(&self) -> Vec<FsUsage> {
+        let measured = self.inner.usages.published.load();
+        if !measured.is_empty() {
+            return measured.to_vec();
+        }
+        let config = self.inner.config.load();
+        let snapshotter = config.containerd.snapshotter.clone();
+        vec![FsUsage {
+            mountpoint: self.root_of(&snapshotter),
+            snapshotter,
+            used_bytes: 0,
+            inodes_used: 0,
+            timestamp: self.inner.clock.now(),
+        }]
+    }
+
+    /// Measures again and again; for a background task.
+    pub(super) async fn keep_measuring(self) {
+        loop {
+            if let Err(error) = self.measure().await {
+                tracing::debug!(%error, "snapshots could not be measured");
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Measures once and publishes.
+    ///
+    /// # Errors
+    /// Those of containerd; what was published stays then.
+    pub(super) async fn measure(&self) -> Result<()> {
+        self.learn_roots().await?;
+        let config = self.inner.config.load();
+        let first = config.containerd.snapshotter.clone();
+        let others: BTreeSet<String> = config
+            .runtimes
+            .handlers
+            .values()
+            .map(|handler| handler.snapshotter.clone())
+            .filter(|name| *name != first)
+            .collect();
+        let mut measured = Vec::with_capacity(others.len().saturating_add(1));
+        for snapshotter in std::iter::once(first).chain(others) {
+            measured.push(self.measure_one(snapshotter).await?);
+        }
+        self.inner.usages.published.store(measured.into());
+        Ok(())
+    }
+
+    async fn measure_one(&self, snapshotter: String) -> Result<FsUsage> {
+        let snapshots = &self.inner.containerd.snapshots;
+        let timestamp = self.inner.clock.now();
+        let listed = snapshots.list(&snapshotter).await?;
+        let mut total = Usage::default();
+        let mut add = |usage: Usage| {
+            total.bytes = total.bytes.saturating_add(usage.bytes);
+            total.inodes = total.inodes.saturating_add(usage.inodes);
+        };
+        let mut known = HashMap::new();
+        let mut wanted = Vec::new();
+        for info in listed {
+            let key = (snapshotter.clone(), info.name);
+            match self.with_committed(|committed| committed.get(&key).copied()) {
+                Some(usage) if info.kind == SnapshotKind::Committed => {
+                    add(usage);
+                    known.insert(key, usage);
+                }
+                _ => wanted.push((key, info.kind)),
+            }
+        }
+        let fresh: Vec<_> = futures::stream::iter(wanted)
+            .map(|(key, kind)| async move { (snapshots.usage(&key.0, &key.1).await, key, kind) })
+            .buffer_unordered(PARALLEL)
+            .collect()
+            .await;
+        for (usage, key, kind) in fresh {
+            match usage {
+                Ok(usage) => {
+                    add(usage);
+                    if kind == SnapshotKind::Committed {
+                        known.insert(key, usage);
+                    }
+                }
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.with_committed(|committed| {
+            committed.retain(|(name, _), _| *name != snapshotter);
+            committed.extend(known);
+        });
+        Ok(FsUsage {
+            mountpoint: self.root_of(&snapshotter),
+            snapshotter,
+            used_bytes: total.bytes,
+            inodes_used: total.inodes,
+            timestamp,
+        })
+    }
+
+    fn with_committed<R>(&self, act: impl FnOnce(&mut HashMap<(String, String), Usage>) -> R) -> R {
+        let held = self.inner.usages.committed.lock();
+        act(&mut held.unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Asks containerd where the snapshotters keep their files.
+    async fn learn_roots(&self) -> Result<()> {
+        let plugins = self.inner.containerd.introspection.plugins().await?;
+        let found = plugins.into_iter().filter_map(|mut plugin| {
+            let root = plugin.exports.remove("root")?;
+            (plugin.kind == SNAPSHOTTER_PLUGIN).then(|| (plugin.id, PathBuf::from(root)))
+        });
+        let mut roots = self
+            .inner
+            .usages
+            .roots
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        roots.extend(found);
+        Ok(())
+    }
+
+    /// Where a snapshotter keeps its files: what containerd says, else its default place, else the nearest directory
+    /// above that exists. The kubelet gives up image collection where the path does not exist.
+    fn root_of(&self, snapshotter: &str) -> PathBuf {
+        let known = {
+            let roots = self.inner.usages.roots.lock();
+            let roots = roots.unwrap_or_else(std::sync::PoisonError::into_inner);
+            roots.get(snapshotter).cloned()
+        };
+        let config = self.inner.config.load();
+        let containerd_root = if config.managed_containerd.enabled {
+            config.managed_containerd.root.clone()
+        } else {
+            PathBuf::from("/var/lib/containerd")
+        };
+        let wanted = known
+            .unwrap_or_else(|| containerd_root.join(format!("{SNAPSHOTTER_PLUGIN}.{snapshotter}")));
+        let existing = wanted.ancestors().find(|path| path.is_dir());
+        existing.map_or_else(|| PathBuf::from("/"), std::path::Path::to_path_buf)
+    }
+}
