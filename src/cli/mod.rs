@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod config;
+mod doctor;
 mod image;
 mod ops;
 mod serve;
@@ -32,6 +33,8 @@ struct Cli {
 enum Verb {
     /// Serve the CRI until told to stop.
     Serve(serve::Args),
+    /// Check this node: what is wrong, and what to do about it.
+    Doctor(doctor::Args),
     /// Show what runs now, which step, since when.
     Ops(ops::Args),
     /// Work with the images of this node.
@@ -87,6 +90,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match cli.verb {
         Verb::Serve(args) => serve::run(args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Ops(args) => ops::run(&args),
         Verb::Image(args) => image::run(args),
         Verb::Config(args) => config::run(&args),

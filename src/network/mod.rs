@@ -25,6 +25,7 @@ mod orphans;
 mod plugin;
 mod result;
 mod settings;
+mod survey;
 #[cfg(test)]
 mod testing;
 mod version;
@@ -38,6 +39,7 @@ pub use cni::Cni;
 pub use intent::{AttachRequest, Intent};
 pub use result::{Dns, Route};
 pub use settings::{IpPreference, NetworkSettings, SharedNetworkSettings};
+pub use survey::{SurveyedNetwork, survey_blocking};
 
 use crate::model::Result;
 

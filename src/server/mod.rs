@@ -10,10 +10,12 @@ mod lock;
 mod logging;
 mod managed;
 mod notify;
+mod rooms;
 mod run;
 mod serve;
 mod signals;
 mod sockets;
 mod watchdog;
 
+pub use rooms::network_settings;
 pub use run::{Origin, run};

@@ -5,7 +5,9 @@
 //! step records live on tmpfs and are not; attachments are before the plugins run; exits are before they are shown.
 
 mod facts;
+mod peek;
 mod records;
 
 pub use facts::{ContainerFacts, Facts};
+pub use peek::{Peeked, peek_blocking};
 pub use records::{Durability, Loaded, Records};

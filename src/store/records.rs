@@ -159,7 +159,7 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(&envelope).classify(Kind::Internal, what)
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = files::read_capped_blocking(path, LIMIT_BYTES)?;
     let bad = || format!("record {}", path.display());
     let envelope: Envelope = serde_json::from_slice(&bytes).classify(Kind::Internal, bad)?;

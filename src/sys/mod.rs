@@ -14,3 +14,4 @@ pub mod openat2;
 pub mod process;
 pub mod readiness;
 pub mod spawn;
+pub mod survey;

@@ -179,7 +179,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// Finds the binary of a plugin and makes sure that only the administrator can have put it there.
-fn find_blocking(bin_dirs: &[PathBuf], plugin_type: &str) -> Result<PathBuf> {
+pub(super) fn find_blocking(bin_dirs: &[PathBuf], plugin_type: &str) -> Result<PathBuf> {
     let found = bin_dirs
         .iter()
         .map(|dir| dir.join(plugin_type))

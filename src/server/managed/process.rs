@@ -3,20 +3,19 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::config::settings;
 use crate::model::{Classify as _, Error, Kind, Pid, Result};
+use crate::node::tools::{PATH, look_up_blocking};
 use crate::sys::spawn::as_stranger;
 
 /// Name of its log below its root.
 pub(super) const LOG: &str = "containerd.log";
 /// A log larger than this is put aside at the next start.
 const LOG_MAX: u64 = 16 * 1024 * 1024;
-/// Where programs are looked up, for us and for containerd's own look-ups of shims and runtimes.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Starts containerd in a session of its own, with a clean environment and its output in its own log. It is reaped by
@@ -25,7 +24,12 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// `FailedPrecondition` where the program is missing.
 pub(super) fn spawn_blocking(settings: &settings::Managed, config: &Path) -> Result<Pid> {
-    let program = look_up(&settings.binary)?;
+    let program = look_up_blocking(&settings.binary).ok_or_else(|| {
+        Error::precondition(format!(
+            "no program {} ({PATH}); install containerd, or set managed_containerd.binary",
+            settings.binary.display()
+        ))
+    })?;
     let log = open_log(&settings.root.join(LOG))?;
     let errors = log
         .try_clone()
@@ -57,22 +61,6 @@ pub(super) fn spawn_blocking(settings: &settings::Managed, config: &Path) -> Res
             "start the thread that reaps containerd".into()
         })?;
     Ok(pid)
-}
-
-/// The program as a path: itself, or the first of that name in [`PATH`].
-fn look_up(program: &Path) -> Result<PathBuf> {
-    if program.is_absolute() {
-        return Ok(program.to_owned());
-    }
-    PATH.split(':')
-        .map(|dir| Path::new(dir).join(program))
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            Error::precondition(format!(
-                "no {} in {PATH}; install containerd, or set managed_containerd.binary",
-                program.display()
-            ))
-        })
 }
 
 fn open_log(path: &Path) -> Result<File> {

@@ -1,0 +1,23 @@
+//! The configuration as each room wants it.
+
+use crate::config::{Config, IpPreference};
+use crate::network::{self, NetworkSettings};
+
+/// What the network room may be told by an operator.
+pub fn network_settings(config: &Config) -> NetworkSettings {
+    let cni = &config.cni;
+    NetworkSettings {
+        conf_dir: cni.conf_dir.clone(),
+        bin_dirs: cni.bin_dirs.clone(),
+        max_conf_num: usize::try_from(cni.max_conf_num.get()).unwrap_or(usize::MAX),
+        netns_dir: config.sandbox.netns_dir.clone(),
+        ip_preference: match cni.ip_pref {
+            IpPreference::Ipv4 => network::IpPreference::Ipv4,
+            IpPreference::Ipv6 => network::IpPreference::Ipv6,
+            IpPreference::Cni => network::IpPreference::AsReturned,
+        },
+        add_deadline: cni.add_deadline,
+        del_deadline: cni.del_deadline,
+        ..NetworkSettings::default()
+    }
+}
