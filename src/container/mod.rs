@@ -1,1 +1,3 @@
 //! The lifecycle of workload containers: one file a verb.
+
+pub mod io;

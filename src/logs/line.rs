@@ -46,6 +46,12 @@ impl LineLimit {
     }
 }
 
+impl From<NonZeroUsize> for LineLimit {
+    fn from(bytes: NonZeroUsize) -> Self {
+        Self(Some(bytes))
+    }
+}
+
 impl Default for LineLimit {
     fn default() -> Self {
         Self::new(16_384)

@@ -8,6 +8,7 @@
 //!
 //! What must hold is written down in `source`: bytes leave a FIFO only after their record is in the file.
 
+mod capture;
 mod fanout;
 mod lanes;
 mod line;
@@ -20,6 +21,7 @@ mod tests;
 mod worker;
 mod writer;
 
+pub use capture::{Capture, CaptureBudget, CaptureLimits, Captured};
 pub use fanout::{End, News, Subscription};
 pub use lanes::Drained;
 pub use line::{LineLimit, Stream};

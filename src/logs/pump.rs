@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::fanout::{Fanout, Subscription};
 use super::lanes::{Drained, Shared};
 use super::line::{LineLimit, Stream};
-use super::source::Source;
+use super::source::{Source, capacity_for};
 use super::stats::{Counters, PumpStats};
 use super::target::LogTarget;
 use super::worker::{Add, Command, Key, Worker};
@@ -38,6 +38,8 @@ pub struct Fifos {
 pub struct PumpOptions {
     /// Where long lines are cut.
     pub line_limit: LineLimit,
+    /// What both FIFOs together hold while the disk is slow; then the process waits. Longer lines are cut there too.
+    pub buffer_bytes: usize,
     /// How long opening the log file may take before the start is given up.
     pub open_limit: Duration,
     /// Whether a log file that cannot be opened is an error, or (for a process that runs already) tried again
@@ -49,6 +51,7 @@ impl Default for PumpOptions {
     fn default() -> Self {
         Self {
             line_limit: LineLimit::default(),
+            buffer_bytes: 256 * 1024,
             open_limit: Duration::from_secs(10),
             requires_file: true,
         }
@@ -86,7 +89,9 @@ impl Pumps {
         fifos: &Fifos,
         options: PumpOptions,
     ) -> Result<LogPump> {
-        let open = |path, stream| Source::open(path, stream, options.line_limit);
+        let streams = if fifos.stderr.is_some() { 2 } else { 1 };
+        let capacity = capacity_for(options.buffer_bytes, streams);
+        let open = |path, stream| Source::open(path, stream, options.line_limit, capacity);
         let mut sources = vec![open(&fifos.stdout, Stream::Stdout)?];
         if let Some(path) = &fifos.stderr {
             sources.push(open(path, Stream::Stderr)?);

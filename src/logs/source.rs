@@ -19,19 +19,16 @@ use super::writer::LogWriter;
 use crate::model::{Classify, Clock, Kind, Result};
 use crate::sys::fifo::{NullSink, Pipe, ReadEnd, Teed};
 
-/// What a FIFO and the pipe beside it hold, unless lines may be longer.
-const CAPACITY: usize = 64 * 1024;
-/// The same for limits above half of that: the most that one container may make us buffer.
-const LARGE_CAPACITY: usize = 256 * 1024;
+/// The kernel's default, below which no FIFO is made smaller.
+const SMALLEST_CAPACITY: usize = 64 * 1024;
 /// Records are given to the kernel in batches of about this size.
 const BATCH: usize = 64 * 1024;
 
-/// The capacity that fits `limit`.
-fn capacity_for(limit: LineLimit) -> usize {
-    match limit.bytes() {
-        Some(bytes) if bytes <= CAPACITY / 2 => CAPACITY,
-        _ => LARGE_CAPACITY,
-    }
+/// What each of `streams` FIFOs may hold, so that together they hold about `buffer_bytes`.
+pub(super) fn capacity_for(buffer_bytes: usize, streams: usize) -> usize {
+    let share = buffer_bytes / streams.max(1);
+    let power_of_two = share.checked_ilog2().map_or(0, |exponent| 1 << exponent);
+    power_of_two.max(SMALLEST_CAPACITY)
 }
 
 /// What one thread needs to work on FIFOs, one after another.
@@ -58,14 +55,14 @@ impl Bench {
         })
     }
 
-    /// Copies the front of `end` into the buffer, consuming nothing.
-    fn look(&mut self, end: &ReadEnd) -> io::Result<Front> {
-        let capacity = end.capacity()?.min(LARGE_CAPACITY);
+    /// Copies the front of `source` into the buffer, consuming nothing.
+    fn look(&mut self, source: &Source) -> io::Result<Front> {
+        let capacity = source.end.capacity()?.min(source.capacity);
         let mut pipe = match self.pipes.remove(&capacity) {
             Some(pipe) => pipe,
             None => Pipe::new(capacity).map_err(io::Error::other)?,
         };
-        let count = match end.tee_into(&pipe)? {
+        let count = match source.end.tee_into(&pipe)? {
             Teed::Bytes(count) => count,
             nothing => {
                 self.pipes.insert(capacity, pipe);
@@ -138,23 +135,30 @@ pub(super) struct Source {
     end: ReadEnd,
     stream: Stream,
     limit: LineLimit,
+    capacity: usize,
     /// Bytes at the front which subscribers have already, and which make no record yet.
     held: usize,
 }
 
 impl Source {
-    /// Opens `path` to read `stream`.
+    /// Opens `path` to read `stream`, and asks for `capacity`, more than which is never looked at together.
     ///
     /// # Errors
     /// As [`ReadEnd::open`].
-    pub(super) fn open(path: &Path, stream: Stream, limit: LineLimit) -> Result<Self> {
+    pub(super) fn open(
+        path: &Path,
+        stream: Stream,
+        limit: LineLimit,
+        capacity: usize,
+    ) -> Result<Self> {
         let end = ReadEnd::open(path)?;
-        end.grow(capacity_for(limit))
+        end.grow(capacity)
             .classify(Kind::Internal, || format!("size the fifo {path:?}"))?;
         Ok(Self {
             end,
             stream,
             limit,
+            capacity,
             held: 0,
         })
     }
@@ -174,7 +178,7 @@ impl Source {
         writers: Writers,
         sink: &mut Sink<'_>,
     ) -> io::Result<Turn> {
-        let (count, is_full) = match (bench.look(&self.end)?, writers) {
+        let (count, is_full) = match (bench.look(self)?, writers) {
             (Front::Bytes { count, is_full }, _) => (count, is_full),
             (Front::NoWriter, Writers::Leaving) | (_, Writers::Gone | Writers::Ignored) => {
                 return Ok(Turn::Ended);

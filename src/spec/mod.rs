@@ -7,12 +7,14 @@
 mod accounts;
 mod annotations;
 pub mod apparmor;
+pub mod apparmor_text;
 mod base;
 mod capabilities;
 mod cgroup_path;
 mod classes;
 mod container;
 mod devices;
+pub mod host_files;
 mod input;
 mod lexical;
 mod mounts;

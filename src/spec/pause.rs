@@ -2,12 +2,12 @@
 
 use oci_spec::runtime::{Linux, LinuxCpu, LinuxResources, Process, Spec, User};
 
+use crate::model::Result;
 use crate::model::security::NamespaceMode;
-use crate::model::{Error, Result};
 
 use super::input::{PauseInput, PauseProgram};
 use super::{
-    annotations, base, cgroup_path, lexical, mounts, namespaces, process, resources, seccomp,
+    annotations, base, cgroup_path, host_files, mounts, namespaces, process, resources, seccomp,
     selinux, sysctls, user,
 };
 
@@ -57,9 +57,7 @@ pub fn pause(input: &PauseInput<'_>) -> Result<Spec> {
     let hostname = &input.config.hostname;
     // Without an UTS namespace of its own the pod has the node's name, and runc refuses to be told one.
     if security.namespaces.network != NamespaceMode::Node && !hostname.is_empty() {
-        if lexical::has_control(hostname) {
-            return Err(Error::invalid("hostname: it holds a control character"));
-        }
+        host_files::check_hostname(hostname)?;
         spec.set_hostname(Some(hostname.clone()));
     }
     if let Some(root) = spec.root_mut() {

@@ -218,3 +218,129 @@ pub fn updated(
     linux.set_resources(Some(limits));
     Ok(spec)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, Case};
+    use super::*;
+    use crate::model::Kind;
+
+    fn spec(asked: &Resources) -> Result<Spec> {
+        let mut case = Case::default();
+        case.options.hugetlb = true;
+        case.config.resources = Some(asked.clone());
+        case.spec()
+    }
+
+    fn update(spec: &Spec, asked: &Resources) -> Result<Spec> {
+        let options = SpecOptions {
+            hugetlb: true,
+            ..SpecOptions::default()
+        };
+        updated(spec, asked, &options, &testing::host())
+    }
+
+    fn page(limit: u64) -> HugepageLimit {
+        HugepageLimit {
+            page_size: "2MB".into(),
+            limit,
+        }
+    }
+
+    fn full() -> Resources {
+        Resources {
+            cpu_period: Some(100_000),
+            cpu_quota: Some(50_000),
+            cpu_shares: Some(512),
+            memory_limit: Some(1000),
+            memory_swap_limit: Some(1500),
+            oom_score_adj: 7,
+            cpuset_cpus: "0-1,3".into(),
+            cpuset_mems: "0".into(),
+            hugepages: vec![page(4096)],
+            unified: [("memory.high".to_owned(), "900".to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn what_goes_in_is_what_status_reports() {
+        assert_eq!(effective(&spec(&full()).unwrap()), full());
+        assert_eq!(
+            effective(&Case::default().spec().unwrap()),
+            Resources::default()
+        );
+    }
+
+    #[test]
+    fn an_update_keeps_what_it_leaves_out() {
+        let before = spec(&full()).unwrap();
+        let asked = Resources {
+            cpu_quota: Some(-1),
+            memory_limit: Some(2000),
+            hugepages: vec![page(8192)],
+            oom_score_adj: 999,
+            unified: [("memory.low".to_owned(), "1".to_owned())].into(),
+            ..Resources::default()
+        };
+
+        let after = update(&before, &asked).unwrap();
+
+        let mut want = full();
+        want.cpu_quota = Some(-1);
+        want.memory_limit = Some(2000);
+        want.memory_swap_limit = Some(2000);
+        want.hugepages = vec![page(8192)];
+        want.unified.insert("memory.low".into(), "1".into());
+        assert_eq!(effective(&after), want);
+        let devices = |spec: &Spec| {
+            let linux = spec.linux().clone().unwrap();
+            linux.resources().clone().unwrap().devices().clone()
+        };
+        assert_eq!(devices(&after), devices(&before));
+        let nothing = update(&before, &Resources::default()).unwrap();
+        assert_eq!(nothing, before);
+    }
+
+    #[test]
+    fn values_that_no_cgroup_holds_are_refused() {
+        type Change = fn(&mut Resources);
+        let changes: [Change; 9] = [
+            |r| r.memory_swap_limit = Some(999),
+            |r| r.memory_limit = None,
+            |r| r.oom_score_adj = 1001,
+            |r| r.oom_score_adj = -1001,
+            |r| r.cpuset_cpus = "0 1".into(),
+            |r| r.cpuset_mems = "a".into(),
+            |r| r.hugepages = vec![page(u64::MAX)],
+            |r| {
+                r.unified.insert("../memory.max".into(), "1".into());
+            },
+            |r| {
+                r.unified.insert("memory.max".into(), "1\n2".into());
+            },
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut asked = full();
+            change(&mut asked);
+            let error = spec(&asked).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidArgument, "{number}");
+        }
+    }
+
+    #[test]
+    fn raw_keys_need_the_unified_hierarchy() {
+        let mut case = Case::default();
+        case.host.cgroup = CgroupVersion::V1;
+        case.config.resources = Some(full());
+
+        assert_eq!(case.spec().unwrap_err().kind(), Kind::InvalidArgument);
+    }
+
+    #[test]
+    fn unlimited_swap_may_stand_beside_a_memory_limit() {
+        let mut asked = full();
+        asked.memory_swap_limit = Some(-1);
+
+        assert_eq!(effective(&spec(&asked).unwrap()), asked);
+    }
+}

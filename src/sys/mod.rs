@@ -5,9 +5,11 @@
 
 pub mod append_file;
 pub mod cgroup;
+pub mod devices;
 pub mod errno;
 pub mod fifo;
 pub mod files;
+pub mod host_facts;
 pub mod mounts;
 pub mod netns;
 pub mod openat2;

@@ -61,9 +61,9 @@ async fn twenty_kills_leave_no_gap_and_no_torn_record() {
     let printed = tokio::task::spawn_blocking(move || print_lines(writer, &until));
 
     let mut length = 0;
+    let log = bed.log();
+    let size = || std::fs::metadata(&log).map_or(0, |meta| meta.len());
     for nth in 0..KILLS {
-        let log = bed.log();
-        let size = || std::fs::metadata(&log).map_or(0, |meta| meta.len());
         eventually("the log grows", || size() > length).await;
         tokio::time::sleep(Duration::from_millis(u64::from(nth * 7 % 13))).await;
         child.kill().unwrap();
@@ -71,6 +71,8 @@ async fn twenty_kills_leave_no_gap_and_no_torn_record() {
         length = size();
         child = start_child(&bed.root);
     }
+    // The last one must hold the FIFO before the shim's side lets go of it.
+    eventually("the log grows", || size() > length).await;
     stop.store(true, Ordering::Relaxed);
     let count = printed.await.unwrap();
     drop((out, err));
