@@ -173,6 +173,21 @@ pub enum SourcePropagation {
     Shared,
 }
 
+/// What the text of the built-in AppArmor profile depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApparmorFacts {
+    /// `/etc/apparmor.d/abi/3.0` exists.
+    pub has_abi_3: bool,
+    /// `/etc/apparmor.d/tunables/global` exists.
+    pub has_tunables: bool,
+    /// `/etc/apparmor.d/abstractions/base` exists.
+    pub has_base: bool,
+    /// The profile that containerd runs under: first word of its `/proc/<pid>/attr/current`; empty for none.
+    pub containerd_profile: String,
+    /// Path of `rootlesskit`, where it is on the search path.
+    pub rootlesskit: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

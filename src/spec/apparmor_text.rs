@@ -1,22 +1,8 @@
 //! The text of the built-in AppArmor profile (contract: pods 3.7). It allows everything and takes away what reaches the
 //! node: most of /proc and /sys, mounts, signals to strangers.
 
+use crate::model::host_facts::ApparmorFacts;
 use crate::model::{Error, Result};
-
-/// What of the node the text depends on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProfileFacts {
-    /// `/etc/apparmor.d/abi/3.0` exists.
-    pub has_abi_3: bool,
-    /// `/etc/apparmor.d/tunables/global` exists.
-    pub has_tunables: bool,
-    /// `/etc/apparmor.d/abstractions/base` exists.
-    pub has_base: bool,
-    /// The profile that containerd runs under: first word of its `/proc/<pid>/attr/current`; empty for none.
-    pub containerd_profile: String,
-    /// Path of `rootlesskit`, where it is on the search path.
-    pub rootlesskit: Option<String>,
-}
 
 /// What nobody may write in /proc: its top, everything below directories that are no process and not `sys`, and of
 /// `sys` all but the IPC limits `kernel/shm*`.
@@ -46,7 +32,7 @@ const SYS_READ_ONLY: [&str; 5] = [
 ///
 /// # Errors
 /// `Internal` where a name of the node would not be one word of the profile's language.
-pub fn default_profile(name: &str, facts: &ProfileFacts) -> Result<String> {
+pub fn default_profile(name: &str, facts: &ApparmorFacts) -> Result<String> {
     let containerd = match facts.containerd_profile.as_str() {
         "" => "unconfined",
         profile => profile,
@@ -122,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_profile_of_a_full_node() {
-        let facts = ProfileFacts {
+        let facts = ApparmorFacts {
             has_abi_3: true,
             has_tunables: true,
             has_base: true,
@@ -135,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_bare_node_needs_no_include() {
-        let text = default_profile("x", &ProfileFacts::default()).unwrap();
+        let text = default_profile("x", &ApparmorFacts::default()).unwrap();
 
         assert!(text.starts_with("@{PROC}=/proc/\n"));
         assert!(!text.contains("#include") && !text.contains("abi <"));
@@ -145,12 +131,12 @@ mod tests {
     #[test]
     fn names_that_could_be_rules_are_refused() {
         for bad in ["a b", "a,", "a{", "a\n", "\"a\"", "a)"] {
-            let facts = ProfileFacts {
+            let facts = ApparmorFacts {
                 containerd_profile: bad.into(),
-                ..ProfileFacts::default()
+                ..ApparmorFacts::default()
             };
             assert!(default_profile("x", &facts).is_err(), "{bad:?}");
         }
-        assert!(default_profile("", &ProfileFacts::default()).is_err());
+        assert!(default_profile("", &ApparmorFacts::default()).is_err());
     }
 }

@@ -7,7 +7,7 @@
 mod accounts;
 mod annotations;
 pub mod apparmor;
-pub mod apparmor_text;
+mod apparmor_text;
 mod base;
 mod capabilities;
 mod cgroup_path;
@@ -35,6 +35,7 @@ mod user;
 
 pub use accounts::{Accounts, MAX_FILE_BYTES as MAX_ACCOUNT_FILE_BYTES};
 pub use annotations::{CONTAINER_TYPE, SANDBOX_ID};
+pub use apparmor_text::default_profile as apparmor_default_profile;
 pub use container::container;
 pub use input::{
     ContainerInput, ImageVolume, PauseInput, PauseProgram, ResolvedDevice, ResolvedMount,

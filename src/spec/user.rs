@@ -408,4 +408,21 @@ mod tests {
         assert!(of_pause(&security(None, Some(8)), None).is_err());
         assert!(of_pause(&security(Some(u32::MAX), None), None).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_of_an_image_reaches_root_by_accident(
+            user in "[0-9+x:. \\-a-z]{1,12}",
+            passwd in "([a-z0-9]{0,4}:x:[0-9-]{0,11}:[0-9]{0,3}\n){0,5}",
+        ) {
+            let accounts = Accounts { passwd: &passwd, group: "" };
+            let named = user.split(':').next().unwrap_or_default();
+            let said_root = named == "0" || accounts.users().any(|known| known.name == named && known.uid == 0);
+
+            if let Ok(found) = resolve(&ContainerSecurity::default(), &user, accounts) {
+                proptest::prop_assert!(found.uid != 0 || said_root, "{user:?} {passwd:?}");
+                proptest::prop_assert!(found.additional_gids.contains(&found.gid));
+            }
+        }
+    }
 }

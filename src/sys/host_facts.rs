@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::apparmor;
 use super::cgroup::{Cgroups, Mode};
 use super::errno::SysContext;
 use super::files::read_capped_blocking;
@@ -13,8 +14,6 @@ use crate::model::{Classify, Error, Kind, Pid, Result};
 
 /// Files of `/proc` and `/sys` that are read here are short.
 const SMALL: u64 = 64 << 10;
-const APPARMOR_DIR: &str = "/sys/kernel/security/apparmor";
-const APPARMOR_PARSER: &str = "/sbin/apparmor_parser";
 /// What `/proc/<pid>/uid_map` says outside every user namespace, blanks squeezed.
 const WHOLE_ID_RANGE: &str = "0 0 4294967295";
 
@@ -44,7 +43,7 @@ pub fn gather_blocking(containerd: Pid) -> Result<HostFacts> {
         arch: Arch::native(),
         has_seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
             || kernel < KernelVersion::new(4, 14) && own_status_has("Seccomp:"),
-        has_apparmor: has_apparmor_blocking(),
+        has_apparmor: apparmor::is_usable_blocking(),
         has_selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         has_swap_limit: cgroups.has_swap_control_blocking(),
         has_hugetlb: has_hugetlb(&table, cgroup),
@@ -82,19 +81,6 @@ pub fn oom_score_adj_blocking(pid: Pid) -> Result<i32> {
     text.trim().parse().classify(Kind::Internal, || {
         format!("/proc/{pid}/oom_score_adj: {text:?}")
     })
-}
-
-/// The names of the AppArmor profiles that the kernel holds, in its own list's form; empty without AppArmor.
-///
-/// # Errors
-/// Where the list is there and cannot be read.
-pub fn apparmor_profiles_blocking() -> Result<String> {
-    let path = Path::new(APPARMOR_DIR).join("profiles");
-    match read_capped_blocking(&path, 4 << 20) {
-        Ok(list) => Ok(String::from_utf8_lossy(&list).into_owned()),
-        Err(error) if error.is_not_found() => Ok(String::new()),
-        Err(error) => Err(error),
-    }
 }
 
 /// Makes the missing host path of a mount as a directory, follows its links, and says which peers its mount point has.
@@ -161,14 +147,6 @@ fn has_hugetlb(table: &[MountInfo], cgroup: CgroupVersion) -> bool {
             })
             .is_some_and(|list| list.split_ascii_whitespace().any(|name| name == "hugetlb")),
     }
-}
-
-fn has_apparmor_blocking() -> bool {
-    Path::new(APPARMOR_DIR).exists()
-        && std::env::var_os("container").is_none_or(|value| value.is_empty())
-        && Path::new(APPARMOR_PARSER).exists()
-        && std::fs::read("/sys/module/apparmor/parameters/enabled")
-            .is_ok_and(|answer| answer.first() == Some(&b'Y'))
 }
 
 fn own_status_has(line_start: &str) -> bool {

@@ -3,6 +3,7 @@
 //! Functions that end in `_blocking` do system calls that may wait: call them from threads made for that, never from
 //! an async worker.
 
+pub mod apparmor;
 pub mod append_file;
 pub mod cgroup;
 pub mod devices;
