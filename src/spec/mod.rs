@@ -42,8 +42,8 @@ pub use input::{
     SandboxFiles, SelinuxLabels, SpecOptions,
 };
 pub use mounts::check_mount;
-pub use namespaces::{UserMapping, check_pod as check_pod_namespaces};
-pub use pause::pause;
+pub use namespaces::UserMapping;
+pub use pause::{check_pod, pause};
 pub use process::exec;
 pub use resources::{effective as effective_resources, updated as update_resources};
 pub use seccomp_file::{MAX_PROFILE_BYTES as MAX_SECCOMP_PROFILE_BYTES, path_of as seccomp_path};

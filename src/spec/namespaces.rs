@@ -48,7 +48,7 @@ pub(super) fn to_oci(ranges: &[IdMapping]) -> Result<Vec<LinuxIdMapping>> {
 ///
 /// # Errors
 /// `InvalidArgument` on modes that a pod cannot have, or mappings that are not exactly one range each from id 0 on.
-pub fn check_pod(asked: &Namespaces) -> Result<Option<UserMapping>> {
+pub(super) fn check_pod(asked: &Namespaces) -> Result<Option<UserMapping>> {
     let node_or_pod = |name: &str, mode: Mode| match mode {
         Mode::Pod | Mode::Node => Ok(()),
         other => Err(Error::invalid(format!(

@@ -2,10 +2,11 @@
 
 use oci_spec::runtime::{Linux, LinuxCpu, LinuxResources, Process, Spec, User};
 
-use crate::model::Result;
 use crate::model::security::NamespaceMode;
+use crate::model::{PodConfig, Result};
 
-use super::input::{PauseInput, PauseProgram};
+use super::input::{PauseInput, PauseProgram, SpecOptions};
+use super::namespaces::UserMapping;
 use super::{
     annotations, base, cgroup_path, host_files, mounts, namespaces, process, resources, seccomp,
     selinux, sysctls, user,
@@ -18,6 +19,32 @@ const OOM_SCORE_ADJ: i32 = -998;
 /// The smallest weight there is: it only waits.
 const CPU_SHARES: u64 = 2;
 
+/// Judges a pod by its own words, before anything is looked up or made for it; `Some` where it asks for a user
+/// namespace. [`pause`] judges the same again.
+///
+/// # Errors
+/// `InvalidArgument` on a request that no pod can be made from.
+pub fn check_pod(config: &PodConfig, options: &SpecOptions) -> Result<Option<UserMapping>> {
+    let security = &config.security;
+    let mapping = namespaces::check_pod(&security.namespaces)?;
+    host_files::check_hostname(&config.hostname)?;
+    if let Some(dns) = &config.dns {
+        host_files::check_dns(dns)?;
+    }
+    if let Some(labels) = &security.selinux {
+        selinux::check(labels)?;
+    }
+    sysctls::of_pod(
+        &config.sysctls,
+        &security.namespaces,
+        mapping.is_some(),
+        options,
+    )?;
+    cgroup_path::of(&config.cgroup_parent, "", options.cgroup_driver)?;
+    user::of_pause(security, None)?;
+    Ok(mapping)
+}
+
 /// The spec of the container that holds a sandbox's namespaces.
 ///
 /// # Errors
@@ -25,9 +52,7 @@ const CPU_SHARES: u64 = 2;
 /// serve.
 pub fn pause(input: &PauseInput<'_>) -> Result<Spec> {
     let security = &input.config.security;
-    if let Some(options) = &security.selinux {
-        selinux::check(options)?;
-    }
+    check_pod(input.config, input.options)?;
     let mut spec = base::spec();
     let mut process = spec.process().clone().unwrap_or_default();
     set_process(&mut process, input)?;
@@ -57,7 +82,6 @@ pub fn pause(input: &PauseInput<'_>) -> Result<Spec> {
     let hostname = &input.config.hostname;
     // Without an UTS namespace of its own the pod has the node's name, and runc refuses to be told one.
     if security.namespaces.network != NamespaceMode::Node && !hostname.is_empty() {
-        host_files::check_hostname(hostname)?;
         spec.set_hostname(Some(hostname.clone()));
     }
     if let Some(root) = spec.root_mut() {

@@ -1,11 +1,12 @@
 use insta::assert_json_snapshot;
 
 use crate::model::host_facts::{CapabilityMask, CgroupDriver};
+use crate::model::pod::DnsConfig;
 use crate::model::resources::Resources;
 use crate::model::security::{NamespaceMode, SeccompProfile};
 use crate::model::{ImageDefaults, Kind};
-use crate::spec::SelinuxLabels;
 use crate::spec::testing::{PauseCase, user_namespace};
+use crate::spec::{SelinuxLabels, check_pod};
 
 #[test]
 fn plain() {
@@ -109,7 +110,13 @@ fn the_oom_score_goes_as_low_as_containerd_can_set_it() {
 #[test]
 fn requests_that_make_no_pod_are_refused() {
     type Change = fn(&mut PauseCase);
-    let changes: [Change; 8] = [
+    let changes: [Change; 9] = [
+        |case| {
+            case.config.dns = Some(DnsConfig {
+                searches: vec!["x\nnameserver 6.6.6.6".into()],
+                ..DnsConfig::default()
+            });
+        },
         |case| case.config.security.run_as_group = Some(1),
         |case| case.config.security.namespaces.pid = NamespaceMode::Target,
         |case| case.config.cgroup_parent = "/a.slice".into(),
@@ -137,5 +144,8 @@ fn requests_that_make_no_pod_are_refused() {
         change(&mut case);
         let error = case.spec().unwrap_err();
         assert_eq!(error.kind(), Kind::InvalidArgument, "{number}");
+        if case.image.is_none() {
+            assert!(check_pod(&case.config, &case.options).is_err(), "{number}");
+        }
     }
 }
