@@ -1,21 +1,22 @@
 //! ImageFsInfo: what snapshots take, measured in the background, since the kubelet asks often and must not wait.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::stream::StreamExt as _;
 
 use super::Images;
-use crate::containerd::{SnapshotKind, Usage};
+use crate::containerd::{PluginInfo, SnapshotKind, Usage};
 use crate::model::{Result, Timestamp};
 
 /// How often snapshots are measured.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Measurements at once.
 const PARALLEL: usize = 4;
+const CONTENT_PLUGIN: &str = "io.containerd.content.v1";
 const SNAPSHOTTER_PLUGIN: &str = "io.containerd.snapshotter.v1";
 
 /// One file system that holds images.
@@ -146,23 +147,27 @@ impl Images {
 
     fn with_committed<R>(&self, act: impl FnOnce(&mut HashMap<(String, String), Usage>) -> R) -> R {
         let held = self.inner.usages.committed.lock();
-        act(&mut held.unwrap_or_else(std::sync::PoisonError::into_inner))
+        act(&mut held.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks containerd where the snapshotters keep their files.
+    /// Asks containerd where the snapshotters keep their files. One that does not say keeps them at its default place
+    /// below containerd's root, which the content store's own place tells.
     async fn learn_roots(&self) -> Result<()> {
         let plugins = self.inner.containerd.introspection.plugins().await?;
-        let found = plugins.into_iter().filter_map(|mut plugin| {
-            let root = plugin.exports.remove("root")?;
-            (plugin.kind == SNAPSHOTTER_PLUGIN).then(|| (plugin.id, PathBuf::from(root)))
-        });
-        let mut roots = self
-            .inner
-            .usages
-            .roots
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        roots.extend(found);
+        let root = |plugin: &PluginInfo| plugin.exports.get("root").map(PathBuf::from);
+        let content = plugins.iter().find(|plugin| plugin.kind == CONTENT_PLUGIN);
+        let below = content
+            .and_then(root)
+            .and_then(|root| Some(root.parent()?.to_owned()));
+        let found = plugins
+            .iter()
+            .filter(|plugin| plugin.kind == SNAPSHOTTER_PLUGIN)
+            .filter_map(|plugin| {
+                let default = || Some(below.as_ref()?.join(default_place(&plugin.id)));
+                Some((plugin.id.clone(), root(plugin).or_else(default)?))
+            });
+        let roots = self.inner.usages.roots.lock();
+        roots.unwrap_or_else(PoisonError::into_inner).extend(found);
         Ok(())
     }
 
@@ -171,7 +176,7 @@ impl Images {
     fn root_of(&self, snapshotter: &str) -> PathBuf {
         let known = {
             let roots = self.inner.usages.roots.lock();
-            let roots = roots.unwrap_or_else(std::sync::PoisonError::into_inner);
+            let roots = roots.unwrap_or_else(PoisonError::into_inner);
             roots.get(snapshotter).cloned()
         };
         let config = self.inner.config.load();
@@ -180,9 +185,12 @@ impl Images {
         } else {
             PathBuf::from("/var/lib/containerd")
         };
-        let wanted = known
-            .unwrap_or_else(|| containerd_root.join(format!("{SNAPSHOTTER_PLUGIN}.{snapshotter}")));
+        let wanted = known.unwrap_or_else(|| containerd_root.join(default_place(snapshotter)));
         let existing = wanted.ancestors().find(|path| path.is_dir());
-        existing.map_or_else(|| PathBuf::from("/"), std::path::Path::to_path_buf)
+        existing.map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
     }
+}
+
+fn default_place(snapshotter: &str) -> String {
+    format!("{SNAPSHOTTER_PLUGIN}.{snapshotter}")
 }

@@ -12,7 +12,7 @@ mod introspection;
 mod leases;
 mod limits;
 #[cfg(test)]
-pub(super) mod live;
+pub(crate) mod live;
 mod metrics;
 mod snapshots;
 mod tasks;

@@ -14,6 +14,7 @@ use crate::registry::{AuthFields, Credentials, Settings};
 
 mod broken;
 mod importing;
+mod live;
 mod local;
 mod pulling;
 
