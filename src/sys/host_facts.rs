@@ -7,6 +7,7 @@ use super::cgroup::{Cgroups, Mode};
 use super::errno::SysContext;
 use super::files::read_capped_blocking;
 use super::mounts::{self, MountInfo};
+use super::survey;
 use crate::model::host_facts::{
     Arch, CapabilityMask, CgroupVersion, HostFacts, KernelVersion, SourcePropagation,
 };
@@ -25,10 +26,8 @@ const WHOLE_ID_RANGE: &str = "0 0 4294967295";
 pub fn gather_blocking(containerd: Pid) -> Result<HostFacts> {
     let table = mounts::table_blocking()?;
     let cgroups = Cgroups::discover_blocking()?;
-    let names = nix::sys::utsname::uname().sys(|| "ask for the kernel's version".into())?;
-    let release = names.release().to_string_lossy();
-    let kernel = KernelVersion::parse(&release)
-        .ok_or_else(|| Error::internal(format!("kernel release {release:?}: not understood")))?;
+    let names = nix::sys::utsname::uname().sys(|| "ask for the host name".into())?;
+    let kernel = survey::kernel_version()?;
     let cgroup = match cgroups.mode() {
         Mode::V1 | Mode::Hybrid => CgroupVersion::V1,
         Mode::V2 => CgroupVersion::V2,
