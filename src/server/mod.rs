@@ -15,6 +15,8 @@ mod run;
 mod serve;
 mod signals;
 mod sockets;
+#[cfg(test)]
+mod units_tests;
 mod watchdog;
 
 pub use rooms::network_settings;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::settings;
 use crate::model::{Classify as _, Context as _, Error, Kind, Pid, Result};
 use crate::sys::files;
+use crate::sys::host_facts::oom_score_adj_blocking;
 use crate::sys::process::{PidFd, ProcessIdentity};
 
 use process::{answering_pid, spawn_blocking};
@@ -157,7 +158,9 @@ async fn start(settings: &settings::Managed) -> Result<PidFd> {
         let settings = settings.clone();
         blocking(move || {
             let config = settings.state.join("config.toml");
-            files::write_atomic_blocking(&config, template::render(&settings).as_bytes(), 0o600)?;
+            let own_score = oom_score_adj_blocking(Pid(std::process::id()))?;
+            let text = template::render(&settings, own_score);
+            files::write_atomic_blocking(&config, text.as_bytes(), 0o600)?;
             spawn_blocking(&settings, &config)
         })
         .await?

@@ -16,7 +16,8 @@ const DISABLED: [&str; 6] = [
 ];
 
 /// A file that containerd 1.6 and all later ones read. Later ones migrate version 2 by themselves.
-pub(super) fn render(settings: &Managed) -> String {
+/// `oom_score_adj` is ours: where we are spared by the kernel's OOM killer, the parent of every container is, too.
+pub(super) fn render(settings: &Managed, oom_score_adj: i32) -> String {
     let root = |below: &str| quoted(&settings.root, below);
     let state = |below: &str| quoted(&settings.state, below);
     let disabled = DISABLED.map(|name| format!("\"{name}\"")).join(", ");
@@ -25,6 +26,7 @@ pub(super) fn render(settings: &Managed) -> String {
         "version = 2".to_owned(),
         format!("root = {}", root("")),
         format!("state = {}", state("")),
+        format!("oom_score = {}", oom_score_adj.min(0)),
         format!("disabled_plugins = [{disabled}]"),
         "[grpc]".to_owned(),
         format!("address = {}", state("containerd.sock")),

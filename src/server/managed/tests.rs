@@ -135,14 +135,16 @@ async fn one_that_runs_without_answering_is_neither_killed_nor_doubled() {
 #[test]
 fn the_configuration_leaves_the_hosts_containerd_alone() {
     let base = Path::new("/x");
-    let text = template::render(&settings::Managed {
+    let settings = settings::Managed {
         enabled: true,
         binary: "containerd".into(),
         root: base.join("root"),
         state: base.join("state"),
         start_deadline: Duration::from_secs(1),
         stop_at_exit: false,
-    });
+    };
+
+    let text = template::render(&settings, -999);
 
     insta::assert_snapshot!(text);
 }
