@@ -13,6 +13,7 @@ mod config;
 mod doctor;
 mod image;
 mod ops;
+mod play;
 mod serve;
 mod version;
 
@@ -39,6 +40,8 @@ enum Verb {
     Ops(ops::Args),
     /// Work with the images of this node.
     Image(image::Args),
+    /// Run a Kubernetes Pod manifest on any CRI socket.
+    Play(play::Args),
     /// Print the default configuration, or check a file.
     Config(config::Args),
     /// Print the version.
@@ -93,6 +96,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Ops(args) => ops::run(&args),
         Verb::Image(args) => image::run(args),
+        Verb::Play(args) => play::run(args),
         Verb::Config(args) => config::run(&args),
         Verb::Version => version::run(),
     };

@@ -11,6 +11,7 @@ pub mod errno;
 pub mod fifo;
 pub mod files;
 pub mod host_facts;
+pub mod memory;
 pub mod mounts;
 pub mod netns;
 pub mod openat2;

@@ -119,10 +119,17 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("k8s_openapi", &["play"]),
     ("listenfd", &["server"]),
     // Descriptors and signals of their own trade, all safe calls; what needs `unsafe` or /proc is sys/'s. The sandbox
-    // names mount flags, which sys/ takes as they are.
+    // and play's volumes name mount flags, which sys/ takes as they are.
     (
         "nix",
-        &["sys", "logs", "network", "server", "sandbox/files"],
+        &[
+            "sys",
+            "logs",
+            "network",
+            "server",
+            "sandbox/files",
+            "play/volumes",
+        ],
     ),
     (
         "oci_spec",
