@@ -14,8 +14,15 @@ pub mod host_facts;
 pub mod memory;
 pub mod mounts;
 pub mod netns;
+mod off_thread;
 pub mod openat2;
 pub mod process;
 pub mod readiness;
+pub mod rootfs;
 pub mod spawn;
 pub mod survey;
+mod trees;
+mod xattr;
+
+pub use off_thread::off_thread;
+pub use trees::remove_tree_blocking;
