@@ -112,7 +112,7 @@ impl ContainerView {
 }
 
 /// The image of a container, kept from its creation on, since the image may be deleted or re-tagged meanwhile.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ContainerImage {
     /// Digest of the image's configuration.
     pub id: String,
@@ -123,7 +123,7 @@ pub struct ContainerImage {
 }
 
 /// User of a process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ContainerUser {
     /// User id.
     pub uid: u32,

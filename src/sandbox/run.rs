@@ -1,0 +1,383 @@
+//! RunPodSandbox: validate, reserve or join, netns, CNI intent, { CNI ADD } ∥ { record, task create, task start },
+//! publish. Nothing is visible before the last step, and a failure leaves nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use crate::containerd::{ContainerRecord, Payload, RootfsMount, Stdio, TaskRequest};
+use crate::index::SandboxView;
+use crate::model::security::NamespaceMode;
+use crate::model::state::SandboxState;
+use crate::model::{
+    Classify, Context, Digest, Error, Kind, Pid, PodConfig, Result, SandboxId, Timestamp,
+};
+use crate::network::{AttachRequest, Attachment, Intent};
+use crate::ops::{Edge, Operation, gate};
+use crate::spec::{self, PauseInput, PauseProgram, SandboxFiles};
+use crate::sys::{self, process::PidFd};
+
+use super::deps::RuntimeHandler;
+use super::record::{self, SandboxMark};
+use super::steps::{AttachmentRecord, Step, StepRecord};
+use super::{PodKey, Sandboxes, files, pause_root};
+
+/// A RunPodSandbox request.
+#[derive(Clone, Debug)]
+pub struct RunRequest {
+    /// The configuration, typed and checked.
+    pub config: Arc<PodConfig>,
+    /// The same as opaque record text.
+    pub record: Arc<str>,
+    /// Runtime handler; empty means the default.
+    pub handler: String,
+}
+
+impl RunRequest {
+    fn fingerprint(&self) -> Digest {
+        Digest::sha256(format!("{}\n{}", self.handler, self.record).as_bytes())
+    }
+}
+
+impl Sandboxes {
+    /// Makes a sandbox, or joins the equal request that is making it. Runs on when the caller leaves.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unknown handler, `AlreadyExists` where the pod's attempt exists already, and whatever a
+    /// step failed with.
+    pub async fn run(&self, request: RunRequest) -> Result<SandboxId> {
+        let handler = self.deps.handlers.get(&request.handler)?;
+        if request
+            .config
+            .security
+            .namespaces
+            .user
+            .as_ref()
+            .is_some_and(|user| user.mode == NamespaceMode::Pod)
+        {
+            return Err(Error::invalid(
+                "user namespaces: no runtime handler of this node reports them; set hostUsers: true",
+            ));
+        }
+        let key = PodKey(request.config.identity.clone());
+        let fingerprint = request.fingerprint();
+        let (this, digest) = (self.clone(), fingerprint.clone());
+        self.flights
+            .join(
+                &self.deps.supervisor,
+                "RunPodSandbox",
+                key,
+                fingerprint,
+                move || this.make(request, handler, digest),
+            )
+            .await
+    }
+
+    async fn make(
+        self,
+        request: RunRequest,
+        handler: Arc<RuntimeHandler>,
+        fingerprint: Digest,
+    ) -> Result<SandboxId> {
+        let id = SandboxId::generate()?;
+        tracing::Span::current().record("sandbox.id", id.as_str());
+        let name = request.config.identity.reserved_name();
+        let operation = self
+            .deps
+            .live
+            .begin("RunPodSandbox", format!("{name} {}", id.short()));
+        let created_at = self.deps.stamps.next(&*self.deps.clock);
+        let steps = StepRecord {
+            name,
+            fingerprint,
+            created_at,
+            netns: None,
+            steps: Vec::new(),
+            complete: false,
+        };
+        let making = Making {
+            home: &self,
+            id: &id,
+            request: &request,
+            handler: &handler,
+            operation,
+            created_at,
+            steps: Mutex::new(steps),
+        };
+        let ceiling = self.deps.settings().operations.ceiling;
+        let made = tokio::time::timeout(ceiling, making.run()).await;
+        let failed =
+            match made.unwrap_or_else(|_elapsed| Err(Error::timed_out("RunPodSandbox", ceiling))) {
+                Ok(()) => return Ok(id),
+                Err(error) => error,
+            };
+        making.operation.step("unwind");
+        let left = self.take_back(&id, &Step::ALL).await?;
+        self.forget(&id);
+        self.note_left(&id, !left.is_empty());
+        match left.is_empty() {
+            true => Err(failed),
+            false => Err(failed.context(
+                "the failed sandbox could not be taken back whole; the janitor retries it",
+            )),
+        }
+    }
+}
+
+/// A sandbox being made.
+struct Making<'a> {
+    home: &'a Sandboxes,
+    id: &'a SandboxId,
+    request: &'a RunRequest,
+    handler: &'a RuntimeHandler,
+    operation: Operation,
+    created_at: Timestamp,
+    steps: Mutex<StepRecord>,
+}
+
+impl Making<'_> {
+    /// All steps in order; the pause leg overlaps CNI ADD where that is safe (DESIGN §3).
+    async fn run(&self) -> Result<()> {
+        let config = &self.request.config;
+        let sandbox_files = self
+            .step(
+                Step::Files,
+                files::make(self.home.deps.clone(), self.id.clone(), Arc::clone(config)),
+            )
+            .await?;
+        if config.security.namespaces.ipc != NamespaceMode::Node {
+            self.step(
+                Step::Shm,
+                files::mount_shm(self.home.deps.clone(), self.id.clone()),
+            )
+            .await?;
+        }
+        let netns = self.make_netns().await?;
+        let pause_leg = self.start_pause(netns.clone(), &sandbox_files);
+        let (attachment, pause) = match self.plan(netns.as_deref())? {
+            None => (None, pause_leg.await?),
+            Some(intent) if self.network_first(&intent) => {
+                (Some(self.attach(intent).await?), pause_leg.await?)
+            }
+            Some(intent) => {
+                // Both legs end before either failure is acted upon: an undo beside a running ADD would race it.
+                let (attached, started) = tokio::join!(self.attach(intent), pause_leg);
+                (Some(attached?), started?)
+            }
+        };
+        self.publish(netns, attachment, pause).await
+    }
+
+    fn plan(&self, netns: Option<&Path>) -> Result<Option<Intent>> {
+        let Some(netns) = netns else { return Ok(None) };
+        let request = AttachRequest {
+            sandbox: self.id,
+            netns,
+            pod: &self.request.config,
+        };
+        self.home.deps.network.plan(&request).map(Some)
+    }
+
+    fn network_first(&self, intent: &Intent) -> bool {
+        !self.handler.settings.is_runc_shim()
+            || self.handler.settings.network_first
+            || spec::sysctls_concern_network(&self.request.config.sysctls)
+            || !self.home.deps.network.last_add_succeeded(intent)
+    }
+
+    async fn make_netns(&self) -> Result<Option<PathBuf>> {
+        if self.request.config.security.namespaces.network == NamespaceMode::Node {
+            return Ok(None);
+        }
+        let dir = self.home.deps.settings().sandbox.netns_dir.clone();
+        let path = sys::netns::fresh_path(&dir)?;
+        self.steps.lock().await.netns = Some(path.clone());
+        let made = path.clone();
+        self.step(
+            Step::Netns,
+            sys::off_thread("make a network namespace", move || {
+                sys::netns::create_blocking(&made)
+            }),
+        )
+        .await?;
+        Ok(Some(path))
+    }
+
+    async fn attach(&self, intent: Intent) -> Result<Attachment> {
+        let deps = &self.home.deps;
+        let mut record = AttachmentRecord {
+            boot_id: deps.boot_id.clone(),
+            intent,
+            attachment: None,
+        };
+        let attachment = self
+            .step(Step::Network, async {
+                self.home.attachments.put(self.id.as_str(), &record).await?;
+                deps.network.add(&record.intent).await
+            })
+            .await?;
+        record.attachment = Some(attachment.clone());
+        self.home.attachments.put(self.id.as_str(), &record).await?;
+        Ok(attachment)
+    }
+
+    async fn start_pause(
+        &self,
+        netns: Option<PathBuf>,
+        sandbox_files: &SandboxFiles,
+    ) -> Result<Pause> {
+        let deps = &self.home.deps;
+        let root = pause_root::lay_out(deps).await?;
+        let seccomp = files::seccomp_text(deps, &self.request.config.security.seccomp).await?;
+        let pause_spec = spec::pause(&PauseInput {
+            id: self.id,
+            config: &self.request.config,
+            program: PauseProgram::Embedded,
+            netns: netns.as_deref(),
+            userns: None,
+            files: sandbox_files,
+            seccomp_profile: seccomp.as_deref(),
+            selinux: None,
+            options: &self.handler.spec,
+            host: &deps.host.load(),
+        })?;
+        let spec_json = serde_json::to_string(&pause_spec)
+            .classify(Kind::Internal, || "encode the pause spec".to_owned())?;
+        let containerd_record = self.containerd_record(&spec_json, netns)?;
+        self.step(
+            Step::Record,
+            deps.containerd.containers.create(&containerd_record),
+        )
+        .await?;
+        let pid = self
+            .step(Step::Task, async {
+                let rootfs = vec![RootfsMount {
+                    kind: "bind".into(),
+                    source: root.display().to_string(),
+                    target: String::new(),
+                    options: vec!["rbind".into(), "ro".into()],
+                }];
+                let request = TaskRequest {
+                    id: self.id.to_string(),
+                    rootfs,
+                    stdio: Stdio::default(),
+                    options: None,
+                };
+                let pid = deps
+                    .containerd
+                    .tasks
+                    .create(&request)
+                    .await
+                    .context(|| "create task".to_owned())?;
+                let pidfd = PidFd::open(pid).ok();
+                deps.containerd
+                    .tasks
+                    .start(self.id.as_str(), None)
+                    .await
+                    .context(|| "start task".to_owned())?;
+                Ok((pid, pidfd))
+            })
+            .await?;
+        Ok(Pause {
+            pid: pid.0,
+            pidfd: pid.1,
+            spec: spec_json.into(),
+        })
+    }
+
+    fn containerd_record(
+        &self,
+        spec_json: &str,
+        netns: Option<PathBuf>,
+    ) -> Result<ContainerRecord> {
+        let mark = SandboxMark {
+            created_at: self.created_at,
+            fingerprint: self.steps_fingerprint(),
+            handler: self.request.handler.clone(),
+        };
+        let metadata = record::SandboxMetadata {
+            id: self.id,
+            config: &self.request.config,
+            record: &self.request.record,
+            handler: &self.request.handler,
+            netns: netns.as_deref(),
+            attachment: None,
+        };
+        Ok(ContainerRecord {
+            id: self.id.to_string(),
+            labels: record::labels(&self.request.config.labels, record::KIND_SANDBOX),
+            image: String::new(),
+            runtime: self.handler.settings.runtime_type.clone(),
+            runtime_options: self.handler.options.clone(),
+            spec: Some(Payload::new(Payload::SPEC, spec_json)),
+            extensions: record::sandbox_extensions(&metadata, &mark)?,
+            ..ContainerRecord::default()
+        })
+    }
+
+    fn steps_fingerprint(&self) -> Digest {
+        self.request.fingerprint()
+    }
+
+    async fn publish(
+        &self,
+        netns: Option<PathBuf>,
+        attachment: Option<Attachment>,
+        pause: Pause,
+    ) -> Result<()> {
+        self.operation.step("publish");
+        gate("run_pod_sandbox", "publish", Edge::Before).await;
+        {
+            let mut steps = self.steps.lock().await;
+            steps.complete = true;
+            self.home.records.put(self.id.as_str(), &steps).await?;
+        }
+        let view = SandboxView {
+            id: self.id.clone(),
+            config: Arc::clone(&self.request.config),
+            record: Arc::clone(&self.request.record),
+            handler: self.request.handler.clone(),
+            state: SandboxState::Ready,
+            created_at: self.created_at,
+            ips: attachment.as_ref().map(record::ips).unwrap_or_default(),
+            netns,
+            pause_pid: Some(pause.pid),
+            runtime_type: self.handler.settings.runtime_type.clone(),
+            spec: pause.spec,
+            cni_result: record::cni_result(attachment.as_ref()).into(),
+            updated: None,
+            stuck: Vec::new(),
+        };
+        self.home.list(view, pause.pidfd);
+        gate("run_pod_sandbox", "publish", Edge::After).await;
+        Ok(())
+    }
+
+    /// Records `step`, then does it.
+    async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T>>) -> Result<T> {
+        {
+            let mut steps = self.steps.lock().await;
+            steps.steps.push(step);
+            self.home.records.put(self.id.as_str(), &steps).await?;
+        }
+        self.operation.step(step.name());
+        gate("run_pod_sandbox", step.name(), Edge::Before).await;
+        let done = work.await.context(|| {
+            format!(
+                "sandbox {}: {}",
+                self.request.config.identity.name,
+                step.name()
+            )
+        })?;
+        gate("run_pod_sandbox", step.name(), Edge::After).await;
+        Ok(done)
+    }
+}
+
+/// A running pause process.
+struct Pause {
+    pid: Pid,
+    pidfd: Option<PidFd>,
+    spec: Arc<str>,
+}
