@@ -1,3 +1,235 @@
 //! The lifecycle of workload containers: one file a verb.
+//!
+//! `create` prepares a snapshot and containerd's record; `start` attaches the log pump before the task exists; `exit`
+//! learns the end, writes it down and only then shows it; `stop` is one shared session however often it is asked for;
+//! `remove` frees everything. What is shown of a container stands in `index`.
 
-pub mod io;
+mod adopt;
+mod create;
+mod exec;
+mod exit;
+mod images;
+mod inputs;
+mod io;
+mod log;
+pub mod record;
+mod remove;
+mod residents;
+mod start;
+pub mod steps;
+mod stop;
+mod update;
+
+pub use adopt::AdoptedContainer;
+pub use create::CreateRequest;
+pub use exec::{ExecAnswer, ExecSyncRequest};
+pub use images::{LocalImage, LocalImages};
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::index::ContainerView;
+use crate::logs::{CaptureBudget, LogPump, Pumps};
+use crate::model::{ContainerId, ContainerIdentity, Error, Result, SandboxId};
+use crate::ops::Flights;
+use crate::sandbox::{Deps, Sandboxes};
+use crate::store::{Durability, Records};
+
+use steps::StepRecord;
+use stop::StopSession;
+
+/// Output of ExecSync calls held at once on the node; more is read and thrown away.
+const EXEC_OUTPUT_BYTES: usize = 256 << 20;
+
+/// The name tuple under which creations join.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ContainerKey {
+    /// The pod's sandbox.
+    pub sandbox: SandboxId,
+    /// Name and attempt within it.
+    pub identity: ContainerIdentity,
+}
+
+impl fmt::Display for ContainerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ContainerIdentity { name, attempt } = &self.identity;
+        write!(
+            f,
+            "container {name} (attempt {attempt}) of sandbox {}",
+            self.sandbox.short()
+        )
+    }
+}
+
+/// What exists of a listed container besides its view.
+#[derive(Default)]
+pub struct Site {
+    /// Held over transitions: start, update, remove. Never over a wait.
+    lock: tokio::sync::Mutex<()>,
+    /// The shared stop, where one was asked for.
+    stop: StopSession,
+    /// The pump of its output, while its task exists.
+    pump: Mutex<Option<Arc<LogPump>>>,
+    /// Tells the vigil to look at the task now.
+    nudge: Arc<Notify>,
+    /// Execs that run now.
+    execs: Arc<AtomicUsize>,
+}
+
+impl Site {
+    fn pump(&self) -> Option<Arc<LogPump>> {
+        self.pump
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_pump(&self, pump: Option<Arc<LogPump>>) -> Option<Arc<LogPump>> {
+        std::mem::replace(
+            &mut self.pump.lock().unwrap_or_else(PoisonError::into_inner),
+            pump,
+        )
+    }
+}
+
+/// All containers. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Containers {
+    deps: Arc<Deps>,
+    sandboxes: Sandboxes,
+    images: Arc<dyn LocalImages>,
+    pumps: Arc<Pumps>,
+    flights: Flights<ContainerKey, ContainerId>,
+    sites: Arc<Mutex<HashMap<ContainerId, Arc<Site>>>>,
+    records: Arc<Records<StepRecord>>,
+    execs: Arc<AtomicUsize>,
+    output_budget: Arc<CaptureBudget>,
+    leftovers: Arc<Mutex<BTreeSet<ContainerId>>>,
+}
+
+impl Containers {
+    /// No containers yet; recovery adopts what exists. The sandboxes learn of this room as their residents.
+    ///
+    /// # Errors
+    /// `Internal` where the record directory cannot be made.
+    pub fn new_blocking(sandboxes: Sandboxes, images: Arc<dyn LocalImages>) -> Result<Self> {
+        let deps = Arc::clone(sandboxes.deps());
+        let steps = deps
+            .settings()
+            .server
+            .state_dir
+            .join("steps")
+            .join("containers");
+        let containers = Self {
+            pumps: Arc::new(Pumps::new(Arc::clone(&deps.clock))),
+            deps,
+            sandboxes: sandboxes.clone(),
+            images,
+            flights: Flights::default(),
+            sites: Arc::default(),
+            records: Arc::new(Records::open_blocking(steps, Durability::Volatile)?),
+            execs: Arc::default(),
+            output_budget: CaptureBudget::new(EXEC_OUTPUT_BYTES),
+            leftovers: Arc::default(),
+        };
+        sandboxes.settle(Arc::new(containers.clone()));
+        Ok(containers)
+    }
+
+    /// The steps recorded on tmpfs.
+    pub fn step_records(&self) -> &Records<StepRecord> {
+        &self.records
+    }
+
+    /// Makes the vigil of `id`'s task look now, because containerd told of an exit.
+    pub fn nudge(&self, id: &str) {
+        if let Some(site) = self
+            .sites
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+        {
+            site.nudge.notify_one();
+        }
+    }
+
+    /// Makes every vigil look now: the connection to containerd is new, events were missed.
+    pub fn nudge_all(&self) {
+        for site in self
+            .sites
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+        {
+            site.nudge.notify_one();
+        }
+    }
+
+    /// Containers that are not listed and of which something would not go.
+    pub fn leftovers(&self) -> Vec<ContainerId> {
+        self.leftovers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
+    }
+
+    /// Whether `id` is listed, being made, or recorded as not wholly gone.
+    ///
+    /// # Errors
+    /// `Internal` where its step record is there and cannot be read.
+    pub async fn is_known(&self, id: &ContainerId) -> Result<bool> {
+        Ok(self.site(id).is_some() || self.records.get(id.as_str()).await?.is_some())
+    }
+
+    /// Remembers whether something of an unlisted container is left.
+    fn note_left(&self, id: &ContainerId, left: bool) {
+        let mut leftovers = self
+            .leftovers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if left {
+            leftovers.insert(id.clone());
+        } else {
+            leftovers.remove(id);
+        }
+    }
+
+    fn site(&self, id: &ContainerId) -> Option<Arc<Site>> {
+        self.sites
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
+    }
+
+    fn place(&self, id: &ContainerId) -> Arc<Site> {
+        let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sites.entry(id.clone()).or_default())
+    }
+
+    fn forget(&self, id: &ContainerId) {
+        self.sites
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
+    }
+
+    /// The container that `text`, a whole id or a unique prefix, means.
+    fn find(&self, text: &str) -> Result<Option<Arc<ContainerView>>> {
+        Ok(self.deps.index.snapshot().find_container(text)?.cloned())
+    }
+
+    /// As [`Self::find`], where a missing one is an error.
+    fn expect(&self, text: &str) -> Result<(Arc<ContainerView>, Arc<Site>)> {
+        let missing = || Error::not_found(format!("container {text:?}: not found"));
+        let view = self.find(text)?.ok_or_else(missing)?;
+        let site = self.site(&view.id).ok_or_else(missing)?;
+        Ok((view, site))
+    }
+}

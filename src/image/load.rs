@@ -111,7 +111,7 @@ impl Images {
         }
     }
 
-    async fn read_stored(&self, target: &crate::model::Descriptor) -> Result<Facts> {
+    pub(super) async fn read_stored(&self, target: &crate::model::Descriptor) -> Result<Facts> {
         let content = &*self.inner.containerd.content;
         Facts::read(&Stored(content), target, &self.inner.platforms).await
     }

@@ -14,6 +14,7 @@ mod labels;
 mod layout;
 mod lease;
 mod load;
+mod local;
 mod locks;
 mod pattern;
 mod pull;

@@ -1,0 +1,366 @@
+//! CreateContainer: image from the index, snapshot prepare, spec, containerd record. Two containerd calls.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::containerd::{ContainerRecord, Payload, RootfsMount, SnapshotRequest};
+use crate::index::{ContainerImage, ContainerUser, ContainerView};
+use crate::model::state::{ContainerState, SandboxState};
+use crate::model::{
+    Classify, ContainerConfig, ContainerId, Context, Digest, Error, Kind, PodConfig, Result,
+    Signal, Timestamp,
+};
+use crate::ops::{Edge, Operation, gate};
+use crate::sandbox::{RuntimeHandler, record as pod_record};
+use crate::spec;
+
+use super::images::LocalImage;
+use super::record::{self, ContainerMark};
+use super::steps::{Step, StepRecord};
+use super::{ContainerKey, Containers};
+
+/// A CreateContainer request.
+#[derive(Clone, Debug)]
+pub struct CreateRequest {
+    /// Sandbox as the caller names it.
+    pub sandbox: String,
+    /// The configuration, typed and checked.
+    pub config: Arc<ContainerConfig>,
+    /// The same as opaque record text.
+    pub record: Arc<str>,
+    /// The pod's configuration as this request has it: the authority on hostname, cgroup parent and log directory.
+    pub pod: Arc<PodConfig>,
+}
+
+impl Containers {
+    /// Makes a container, or joins the equal request that is making it. Runs on when the caller leaves; the result is
+    /// then parked: not listed until a retry asks for it.
+    ///
+    /// # Errors
+    /// `NotFound` without the sandbox or the image, `FailedPrecondition` where the sandbox is not ready,
+    /// `AlreadyExists` where the attempt exists already, and whatever a step failed with.
+    pub async fn create(&self, request: CreateRequest) -> Result<ContainerId> {
+        let missing = || Error::not_found(format!("sandbox {:?}: not found", request.sandbox));
+        let pod = self
+            .deps
+            .index
+            .snapshot()
+            .find_sandbox(&request.sandbox)?
+            .cloned()
+            .ok_or_else(missing)?;
+        let key = ContainerKey {
+            sandbox: pod.sandbox.id.clone(),
+            identity: request.config.identity.clone(),
+        };
+        let fingerprint =
+            Digest::sha256(format!("{}\n{}", pod.sandbox.id, request.record).as_bytes());
+        let (this, digest, making_key) = (self.clone(), fingerprint.clone(), key.clone());
+        let id = self
+            .flights
+            .join(
+                &self.deps.supervisor,
+                "CreateContainer",
+                key,
+                fingerprint,
+                move || this.make(making_key, request, digest),
+            )
+            .await?;
+        // Nothing waits between the join and this, so the reply is on its way to a caller.
+        self.unpark(&id);
+        Ok(id)
+    }
+
+    fn unpark(&self, id: &ContainerId) {
+        let shown = self.deps.index.update_container(id, |view| {
+            view.parked = false;
+            Ok(())
+        });
+        if let Err(error) = shown {
+            tracing::debug!(container.id = %id, %error, "a created container was gone before its reply");
+        }
+    }
+
+    async fn make(
+        self,
+        key: ContainerKey,
+        request: CreateRequest,
+        fingerprint: Digest,
+    ) -> Result<ContainerId> {
+        let id = ContainerId::generate()?;
+        let sandbox_id = key.sandbox.clone();
+        let operation = self.deps.live.begin(
+            "CreateContainer",
+            format!("{} {}", key.identity.name, id.short()),
+        );
+        let missing = || Error::not_found(format!("sandbox {}: not found", sandbox_id.short()));
+        let site = self.sandboxes.site(&sandbox_id).ok_or_else(missing)?;
+        let _pod_stays = site.lock.read().await;
+        let created_at = self.deps.stamps.next(&*self.deps.clock);
+        let making = Making {
+            home: &self,
+            id: &id,
+            key: &key,
+            request: &request,
+            fingerprint,
+            operation,
+            created_at,
+        };
+        let ceiling = self.deps.settings().operations.ceiling;
+        let made = tokio::select! {
+            made = tokio::time::timeout(ceiling, making.run()) => {
+                made.unwrap_or_else(|_elapsed| Err(Error::timed_out("CreateContainer", ceiling)))
+            }
+            () = site.stopping.cancelled() => Err(Error::cancelled(format!("sandbox {} is being stopped", sandbox_id.short()))),
+        };
+        let Err(failed) = made else {
+            self.expire_if_parked(id.clone());
+            return Ok(id);
+        };
+        making.operation.step("unwind");
+        self.deps.index.remove_container(&id);
+        self.forget(&id);
+        let left = self.take_back(&id, &Step::ALL).await?;
+        self.note_left(&id, !left.is_empty());
+        match left.is_empty() {
+            true => Err(failed),
+            false => Err(failed.context(
+                "the failed container could not be taken back whole; the janitor retries it",
+            )),
+        }
+    }
+
+    /// Removes a container whose creation nobody ever asked for again.
+    fn expire_if_parked(&self, id: ContainerId) {
+        let (this, time) = (self.clone(), self.deps.settings().operations.park_time);
+        let stop = self.deps.supervisor.stopping().clone();
+        self.deps.supervisor.watch("parked container", async move {
+            if stop.run_until_cancelled(tokio::time::sleep(time)).await.is_none() {
+                return;
+            }
+            if this.deps.index.snapshot().container(&id).is_some_and(|view| view.parked) {
+                tracing::info!(container.id = %id, "nobody asked for the created container; it is removed");
+                if let Err(error) = this.remove(id.as_str()).await {
+                    tracing::warn!(container.id = %id, %error, "a parked container could not be removed");
+                }
+            }
+        });
+    }
+}
+
+/// A container being made.
+struct Making<'a> {
+    home: &'a Containers,
+    id: &'a ContainerId,
+    key: &'a ContainerKey,
+    request: &'a CreateRequest,
+    fingerprint: Digest,
+    operation: Operation,
+    created_at: Timestamp,
+}
+
+impl Making<'_> {
+    async fn run(&self) -> Result<()> {
+        let deps = &self.home.deps;
+        let pod = deps.index.snapshot().pod(&self.key.sandbox).cloned();
+        let pod = pod
+            .filter(|pod| pod.sandbox.state == SandboxState::Ready)
+            .ok_or_else(|| {
+                Error::precondition(format!(
+                    "sandbox {}: not ready, no container can be created in it",
+                    self.key.sandbox.short()
+                ))
+            })?;
+        if self.request.config.security.privileged && !pod.sandbox.config.security.privileged {
+            return Err(Error::invalid(
+                "privileged container: its sandbox is not privileged",
+            ));
+        }
+        let handler = deps.handlers.get(&pod.sandbox.handler)?;
+        let asked = &self.request.config.image;
+        let image = self.home.images.find(asked)?.ok_or_else(|| {
+            Error::not_found(format!("image {asked:?}: not on this node; pull it first"))
+        })?;
+        self.record_begin(&handler).await?;
+        let rootfs = self
+            .step(Step::Snapshot, self.prepare(&handler, &image))
+            .await?;
+        self.operation.step("spec");
+        let built = self
+            .home
+            .build_spec(
+                self.id,
+                &self.request.config,
+                &self.request.pod,
+                &pod.sandbox,
+                &handler,
+                &image,
+                &rootfs,
+            )
+            .await?;
+        let spec_json: Arc<str> = serde_json::to_string(&built.spec)
+            .classify(Kind::Internal, || "encode the spec".to_owned())?
+            .into();
+        let view = self.view(&handler, &image, &built, Arc::clone(&spec_json))?;
+        let record = self.containerd_record(&view, &handler, &image, &spec_json)?;
+        self.step(Step::Record, deps.containerd.containers.create(&record))
+            .await?;
+        self.finish(view).await
+    }
+
+    async fn record_begin(&self, handler: &RuntimeHandler) -> Result<()> {
+        let record = StepRecord {
+            sandbox: self.key.sandbox.to_string(),
+            fingerprint: self.fingerprint.clone(),
+            created_at: self.created_at,
+            snapshotter: handler.settings.snapshotter.clone(),
+            steps: Vec::new(),
+            complete: false,
+        };
+        self.home.records.put(self.id.as_str(), &record).await
+    }
+
+    /// Prepares the writable snapshot. The label keeps garbage collection away until the record refers to it.
+    async fn prepare(
+        &self,
+        handler: &RuntimeHandler,
+        image: &LocalImage,
+    ) -> Result<Vec<RootfsMount>> {
+        let snapshots = &self.home.deps.containerd.snapshots;
+        let now =
+            jiff::Timestamp::from_nanosecond(i128::from(self.created_at.0)).unwrap_or_default();
+        let request = SnapshotRequest {
+            snapshotter: handler.settings.snapshotter.clone(),
+            key: self.id.to_string(),
+            parent: image.chain_id.clone(),
+            labels: BTreeMap::from([
+                ("containerd.io/gc.root".to_owned(), now.to_string()),
+                (pod_record::MARK.0.to_owned(), pod_record::MARK.1.to_owned()),
+            ]),
+            lease: None,
+        };
+        match snapshots.prepare(&request).await {
+            Err(error) if error.is_not_found() => {
+                self.operation
+                    .waits_on(Some(format!("unpacking of image {}", image.id)));
+                self.home
+                    .images
+                    .unpack(image, &handler.settings.snapshotter)
+                    .await?;
+                snapshots.prepare(&request).await
+            }
+            prepared => prepared,
+        }
+    }
+
+    fn view(
+        &self,
+        handler: &RuntimeHandler,
+        image: &LocalImage,
+        built: &super::inputs::Built,
+        spec_json: Arc<str>,
+    ) -> Result<ContainerView> {
+        let config = &self.request.config;
+        let image_signal = || {
+            image
+                .defaults
+                .stop_signal
+                .as_ref()
+                .and_then(|text| text.parse().ok())
+        };
+        Ok(ContainerView {
+            id: self.id.clone(),
+            sandbox: self.key.sandbox.clone(),
+            config: Arc::clone(config),
+            record: Arc::clone(&self.request.record),
+            state: ContainerState::Created,
+            created_at: self.created_at,
+            started_at: None,
+            ended: None,
+            pid: None,
+            image: ContainerImage {
+                id: image.id.clone(),
+                reference: image.reference.clone(),
+                name: image.tag.clone().unwrap_or_else(|| config.image.clone()),
+            },
+            log_path: super::log::path(&self.request.pod.log_directory, &config.log_path),
+            resources: spec::effective_resources(&built.spec),
+            user: ContainerUser {
+                uid: built.user.uid,
+                gid: built.user.gid,
+                groups: built.user.additional_gids.clone(),
+            },
+            stop_signal: config
+                .stop_signal
+                .or_else(image_signal)
+                .unwrap_or(Signal::TERM),
+            runtime_type: handler.settings.runtime_type.clone(),
+            snapshotter: handler.settings.snapshotter.clone(),
+            spec: spec_json,
+            parked: true,
+            oom_killed: false,
+        })
+    }
+
+    fn containerd_record(
+        &self,
+        view: &ContainerView,
+        handler: &RuntimeHandler,
+        image: &LocalImage,
+        spec_json: &str,
+    ) -> Result<ContainerRecord> {
+        let mark = ContainerMark {
+            created_at: self.created_at,
+            fingerprint: self.fingerprint.clone(),
+            image: view.image.clone(),
+            user: view.user.clone(),
+        };
+        let reserved = format!(
+            "{}_{}_{}",
+            self.key.identity.name,
+            self.request.pod.identity.reserved_name(),
+            self.key.identity.attempt
+        );
+        Ok(ContainerRecord {
+            id: self.id.to_string(),
+            labels: pod_record::labels(&self.request.config.labels, pod_record::KIND_CONTAINER),
+            image: image.record.clone(),
+            runtime: handler.settings.runtime_type.clone(),
+            runtime_options: handler.options.clone(),
+            spec: Some(Payload::new(Payload::SPEC, spec_json)),
+            snapshotter: handler.settings.snapshotter.clone(),
+            snapshot_key: self.id.to_string(),
+            extensions: record::extensions(view, &reserved, &mark)?,
+            ..ContainerRecord::default()
+        })
+    }
+
+    /// Publishes the container, parked until its reply is on the way.
+    async fn finish(&self, view: ContainerView) -> Result<()> {
+        self.operation.step("publish");
+        gate("create_container", "publish", Edge::Before).await;
+        let missing = || Error::internal("the container's steps are not recorded");
+        let mut record = self
+            .home
+            .records
+            .get(self.id.as_str())
+            .await?
+            .ok_or_else(missing)?;
+        record.complete = true;
+        self.home.records.put(self.id.as_str(), &record).await?;
+        drop(self.home.place(self.id));
+        self.home.deps.index.insert_container(view)?;
+        gate("create_container", "publish", Edge::After).await;
+        Ok(())
+    }
+
+    async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.home.begin(self.id, step).await?;
+        self.operation.step(step.name());
+        gate("create_container", step.name(), Edge::Before).await;
+        let done = work
+            .await
+            .context(|| format!("container {}: {}", self.key.identity.name, step.name()))?;
+        gate("create_container", step.name(), Edge::After).await;
+        Ok(done)
+    }
+}

@@ -1,0 +1,116 @@
+//! The end of a container: learnt by the vigil, written down, shown, and only then is the task deleted.
+//!
+//! Output is complete in the log before EXITED is visible, and the out-of-memory counter is read while the cgroup still
+//! exists.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::state::ContainerEvent;
+use crate::model::{ContainerId, Pid, Result, Termination};
+use crate::ops::{Edge, gate};
+use crate::sandbox::{Ended, Vigil};
+use crate::sys::process::PidFd;
+
+use super::steps::Step;
+use super::{Containers, Site};
+
+/// How long the output of an ended process may take to reach its log.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(2);
+/// SIGKILL's exit code, which is what an out-of-memory kill looks like.
+const KILLED: u32 = 137;
+
+impl Containers {
+    /// Watches a running task's init process to its end.
+    pub(super) fn watch(&self, id: ContainerId, pid: Pid, pidfd: Option<PidFd>, site: &Arc<Site>) {
+        let vigil = Vigil {
+            tasks: Arc::clone(&self.deps.containerd.tasks),
+            id: id.to_string(),
+            pid,
+            pidfd,
+            nudge: Arc::clone(&site.nudge),
+            interval: self.deps.settings().operations.reconcile_interval,
+        };
+        let (this, site, stop) = (
+            self.clone(),
+            Arc::clone(site),
+            self.deps.supervisor.stopping().clone(),
+        );
+        self.deps.supervisor.watch("container vigil", async move {
+            if let Some(ended) = stop.run_until_cancelled(vigil.ended()).await {
+                this.deps.supervisor.clone().start("container exit", async move {
+                    if let Err(error) = this.record_end(&id, &site, ended).await {
+                        tracing::error!(container.id = %id, %error, "the end of a container could not be recorded");
+                    }
+                });
+            }
+        });
+    }
+
+    /// Records how a task ended, shows it, and deletes the task.
+    pub(super) async fn record_end(
+        &self,
+        id: &ContainerId,
+        site: &Site,
+        ended: Ended,
+    ) -> Result<()> {
+        let oom_killed = match ended {
+            Ended::Exited(exit) if exit.code == KILLED => self.was_out_of_memory(id).await,
+            _ => false,
+        };
+        if let Some(pump) = site.set_pump(None) {
+            let drained = pump.finish(OUTPUT_LIMIT).await;
+            tracing::debug!(container.id = %id, ?drained, "output drained");
+        }
+        let termination = match ended {
+            Ended::Exited(exit) => {
+                Termination::exited(i32::try_from(exit.code).unwrap_or(255), exit.at)
+            }
+            Ended::Lost => Termination::lost(self.deps.clock.now()),
+        };
+        gate("container_exit", "record", Edge::Before).await;
+        self.deps.facts.ended(id, &termination, oom_killed).await?;
+        gate("container_exit", "record", Edge::After).await;
+        tracing::info!(container.id = %id, code = termination.code, oom_killed, "the container ended");
+        self.deps
+            .index
+            .container_event(id, ContainerEvent::Exited, |view| {
+                view.pid = None;
+                view.ended.get_or_insert(termination);
+                view.oom_killed |= oom_killed;
+            })?;
+        let left = self.take_back(id, &[Step::Io, Step::Task]).await?;
+        if !left.is_empty() {
+            tracing::warn!(container.id = %id, ?left, "what an ended container leaves behind would not go yet");
+        }
+        Ok(())
+    }
+
+    /// Notes an out-of-memory kill, whenever containerd tells of it, perhaps before or after the end.
+    pub fn note_out_of_memory(&self, id: &str) {
+        let Ok(id) = id.parse::<ContainerId>() else {
+            return;
+        };
+        if self.site(&id).is_none() {
+            return;
+        }
+        self.deps.facts.oom(&id);
+        let noted = self.deps.index.update_container(&id, |view| {
+            view.oom_killed = true;
+            Ok(())
+        });
+        if let Err(error) = noted {
+            tracing::debug!(container.id = %id, %error, "an out-of-memory kill of a container that is gone");
+        }
+    }
+
+    async fn was_out_of_memory(&self, id: &ContainerId) -> bool {
+        match self.deps.containerd.tasks.oom_kills(id.as_str()).await {
+            Ok(kills) => kills.is_some_and(|kills| kills > 0),
+            Err(error) => {
+                tracing::debug!(container.id = %id, %error, "the out-of-memory counter could not be read");
+                false
+            }
+        }
+    }
+}

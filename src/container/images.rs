@@ -1,0 +1,37 @@
+//! What containers need of images: the local one that a request names, ready to be run.
+
+use futures::future::BoxFuture;
+
+use crate::model::{ImageDefaults, Result};
+
+/// An image as a container's creation sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalImage {
+    /// Digest of its configuration: the id that PullImage answered.
+    pub id: String,
+    /// Its first repo digest, else the id.
+    pub reference: String,
+    /// Its first tag; `None` where it has none.
+    pub tag: Option<String>,
+    /// The record that keeps its content: containerd's record of the container refers to it.
+    pub record: String,
+    /// Chain ID of its top layer; empty for an image without layers.
+    pub chain_id: String,
+    /// What its configuration says of processes.
+    pub defaults: ImageDefaults,
+}
+
+/// The images that are here. `image` implements it through `server`.
+pub trait LocalImages: Send + Sync {
+    /// The image that `text` names: id, unique id prefix, tag or digest. Never pulls, asks nobody.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a malformed or ambiguous reference.
+    fn find(&self, text: &str) -> Result<Option<LocalImage>>;
+    /// Unpacks it for `snapshotter`, where its top snapshot is not there.
+    fn unpack<'a>(
+        &'a self,
+        image: &'a LocalImage,
+        snapshotter: &'a str,
+    ) -> BoxFuture<'a, Result<()>>;
+}

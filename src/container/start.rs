@@ -1,0 +1,182 @@
+//! StartContainer: FIFOs and pump, task create, pidfd, task start. Two containerd calls.
+//!
+//! Every failure after the first check leaves the container EXITED with code 128 and reason `StartError` (behaviour
+//! §2.2), because kubelet counts restarts by it; the call still answers the error.
+
+use std::sync::Arc;
+
+use crate::containerd::{Stdio, TaskRequest};
+use crate::index::ContainerView;
+use crate::model::security::NamespaceMode;
+use crate::model::state::{ContainerEvent, SandboxState};
+use crate::model::{Context, Error, Pid, Result, Termination};
+use crate::ops::{Edge, Operation, gate};
+use crate::sys::process::PidFd;
+
+use super::steps::Step;
+use super::{Containers, Site, io};
+
+impl Containers {
+    /// Starts a created container. Runs on when the caller leaves.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` unless it is CREATED; what a step failed with, the container being EXITED then.
+    pub async fn start(&self, text: &str) -> Result<()> {
+        let (view, site) = self.expect(text)?;
+        let this = self.clone();
+        self.deps
+            .supervisor
+            .detached("StartContainer", async move {
+                this.start_whole(view, site).await
+            })
+            .await
+    }
+
+    async fn start_whole(&self, view: Arc<ContainerView>, site: Arc<Site>) -> Result<()> {
+        let id = &view.id;
+        let operation = self.deps.live.begin(
+            "StartContainer",
+            format!("{} {}", view.config.identity.name, id.short()),
+        );
+        let pod = self.sandboxes.site(&view.sandbox);
+        let _pod_stays = match &pod {
+            Some(pod) => Some(pod.lock.read().await),
+            None => None,
+        };
+        let _transition = site.lock.lock().await;
+        self.deps
+            .index
+            .container_event(id, ContainerEvent::StartAsked, |_| ())?;
+        let ceiling = self.deps.settings().operations.ceiling;
+        let started =
+            tokio::time::timeout(ceiling, self.start_task(&view, &site, &operation)).await;
+        match started.unwrap_or_else(|_elapsed| Err(Error::timed_out("StartContainer", ceiling))) {
+            Ok((pid, pidfd)) => {
+                self.show_started(&view, &site, pid, pidfd);
+                Ok(())
+            }
+            Err(failed) => {
+                operation.step("unwind");
+                let left = self.take_back(id, &[Step::Io, Step::Task]).await?;
+                if !left.is_empty() {
+                    tracing::warn!(container.id = %id, ?left, "a failed start could not be taken back whole");
+                }
+                let termination = Termination::start_failed(failed.chain(), self.deps.clock.now());
+                self.deps.facts.ended(id, &termination, false).await?;
+                self.deps
+                    .index
+                    .container_event(id, ContainerEvent::StartFailed, |view| {
+                        view.ended = Some(termination)
+                    })?;
+                Err(failed)
+            }
+        }
+    }
+
+    async fn start_task(
+        &self,
+        view: &ContainerView,
+        site: &Site,
+        operation: &Operation,
+    ) -> Result<(Pid, Option<PidFd>)> {
+        self.check_pod(view)?;
+        let streams = io::Streams {
+            stdin: view.config.stdin,
+            tty: view.config.tty,
+        };
+        let dir = io::task_dir(&self.deps, &view.id);
+        let stdio = self
+            .start_step(view, Step::Io, operation, async {
+                let stdio = io::make(dir.clone(), io::stdio(&dir, streams)).await?;
+                site.set_pump(self.start_pump(view, &stdio, true).await?);
+                Ok(stdio)
+            })
+            .await?;
+        self.start_step(
+            view,
+            Step::Task,
+            operation,
+            self.create_and_start(view, stdio),
+        )
+        .await
+    }
+
+    /// The sandbox must be ready, and a joined container must still run.
+    fn check_pod(&self, view: &ContainerView) -> Result<()> {
+        let pod = self.deps.index.snapshot().pod(&view.sandbox).cloned();
+        let pod = pod.filter(|pod| pod.sandbox.state == SandboxState::Ready);
+        let pod = pod.ok_or_else(|| {
+            Error::precondition(format!("sandbox {}: not ready", view.sandbox.short()))
+        })?;
+        if view.config.security.namespaces.pid == NamespaceMode::Target {
+            self.target_pid(&view.config, &pod.sandbox)?;
+        }
+        Ok(())
+    }
+
+    async fn create_and_start(
+        &self,
+        view: &ContainerView,
+        stdio: Stdio,
+    ) -> Result<(Pid, Option<PidFd>)> {
+        let containerd = &self.deps.containerd;
+        let id = view.id.as_str();
+        let rootfs = containerd
+            .snapshots
+            .mounts(&view.snapshotter, view.snapshot_key())
+            .await?;
+        let request = TaskRequest {
+            id: id.to_owned(),
+            rootfs,
+            stdio,
+            options: None,
+        };
+        let pid = containerd
+            .tasks
+            .create(&request)
+            .await
+            .context(|| "create task".to_owned())?;
+        gate("start_container", "task created", Edge::After).await;
+        // Opened between create and start, so that even the shortest life is seen to its end.
+        let pidfd = PidFd::open(pid).ok();
+        containerd
+            .tasks
+            .start(id, None)
+            .await
+            .context(|| "start task".to_owned())?;
+        Ok((pid, pidfd))
+    }
+
+    fn show_started(&self, view: &ContainerView, site: &Arc<Site>, pid: Pid, pidfd: Option<PidFd>) {
+        let now = self.deps.clock.now();
+        self.deps.facts.started(&view.id, pid, now);
+        let shown = self
+            .deps
+            .index
+            .container_event(&view.id, ContainerEvent::Started, |view| {
+                view.started_at = Some(now);
+                view.pid = Some(pid);
+            });
+        if let Err(error) = shown {
+            tracing::warn!(container.id = %view.id, %error, "a started container could not be shown running");
+        }
+        self.watch(view.id.clone(), pid, pidfd, site);
+    }
+
+    async fn start_step<T>(
+        &self,
+        view: &ContainerView,
+        step: Step,
+        operation: &Operation,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.begin(&view.id, step).await?;
+        operation.step(step.name());
+        gate("start_container", step.name(), Edge::Before).await;
+        let done = work
+            .await
+            .context(|| format!("container {}: {}", view.config.identity.name, step.name()))?;
+        gate("start_container", step.name(), Edge::After).await;
+        Ok(done)
+    }
+}
