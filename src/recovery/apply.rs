@@ -1,0 +1,280 @@
+//! Carries the plan out: lists what exists, takes back what was cut off, gives back what nobody uses.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use oci_spec::runtime::Spec;
+
+use crate::container::AdoptedContainer;
+use crate::containerd::TaskInfo;
+use crate::index::{ContainerView, SandboxView};
+use crate::model::state::SandboxState;
+use crate::model::{Resources, Result, SandboxId, Signal};
+use crate::sandbox::steps::{AttachmentRecord, Step};
+use crate::sandbox::{Adopted, record as pod_record};
+use crate::spec;
+
+use super::gather::{Found, FoundContainer, FoundSandbox};
+use super::plan::{self, ContainerPlan, Creation, SandboxPlan, TaskAnswer};
+use super::{Recovery, Report};
+
+impl Recovery {
+    pub(super) async fn apply(&self, mut found: Found) -> Result<Report> {
+        let mut report = Report {
+            unreadable: found.unreadable,
+            ..Report::default()
+        };
+        let mut orphans: BTreeSet<SandboxId> = found.attachments.keys().cloned().collect();
+        for sandbox in std::mem::take(&mut found.sandboxes) {
+            let id = sandbox.id.clone();
+            if self
+                .settle_sandbox(sandbox, &mut found, &mut orphans)
+                .await?
+            {
+                report.sandboxes += 1;
+            } else {
+                report.unwound += 1;
+            }
+            found.sandbox_steps.remove(&id);
+        }
+        // Steps without a record: cut off before containerd knew of anything.
+        for id in std::mem::take(&mut found.sandbox_steps).into_keys() {
+            orphans.remove(&id);
+            self.unwind_sandbox(&id).await;
+            report.unwound += 1;
+        }
+        for container in std::mem::take(&mut found.containers) {
+            let id = container.id.clone();
+            if self.settle_container(container, &found).await? {
+                report.containers += 1;
+            } else {
+                report.unwound += 1;
+            }
+            found.container_steps.remove(&id);
+        }
+        for id in std::mem::take(&mut found.container_steps).into_keys() {
+            self.unwind_container(&id).await;
+            report.unwound += 1;
+        }
+        report.detached = orphans.len();
+        self.detach_in_background(orphans);
+        Ok(report)
+    }
+
+    /// Lists a sandbox, or takes it back. Answers whether it is listed.
+    async fn settle_sandbox(
+        &self,
+        sandbox: FoundSandbox,
+        found: &mut Found,
+        orphans: &mut BTreeSet<SandboxId>,
+    ) -> Result<bool> {
+        let steps = found.sandbox_steps.get(&sandbox.id);
+        let creation = steps.map_or(Creation::Forgotten, |steps| match steps.complete {
+            true => Creation::Complete,
+            false => Creation::CutOff,
+        });
+        let attachment = found.attachments.get(&sandbox.id);
+        let rebooted = attachment.is_some_and(|attachment| attachment.boot_id != self.deps.boot_id);
+        match plan::sandbox(creation, &sandbox.task, rebooted) {
+            SandboxPlan::Unwind => {
+                orphans.remove(&sandbox.id);
+                self.unwind_sandbox(&sandbox.id).await;
+                Ok(false)
+            }
+            SandboxPlan::Adopt {
+                state,
+                pause,
+                detach,
+            } => {
+                if !detach {
+                    orphans.remove(&sandbox.id);
+                }
+                // What a reboot took away needs no undo; what stands in durable places does.
+                let left = || vec![Step::Files, Step::Network, Step::Record];
+                let steps = steps.map_or_else(left, |steps| steps.steps.clone());
+                let fingerprint = sandbox.mark.fingerprint.clone();
+                let view = sandbox_view(sandbox, state, pause, attachment);
+                self.sandboxes
+                    .adopt(Adopted {
+                        view,
+                        fingerprint,
+                        steps,
+                    })
+                    .await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Lists a container, or takes it back. Answers whether it is listed.
+    async fn settle_container(&self, container: FoundContainer, found: &Found) -> Result<bool> {
+        let sandbox = container.stored.sandbox.parse::<SandboxId>()?;
+        if self.deps.index.snapshot().sandbox(&sandbox).is_none() {
+            tracing::warn!(container.id = %container.id, %sandbox, "its sandbox is gone; the container is removed");
+            self.containers
+                .own(
+                    &container.id,
+                    &sandbox,
+                    &container.record.snapshotter,
+                    &container.mark.fingerprint,
+                )
+                .await?;
+            self.unwind_container(&container.id).await;
+            return Ok(false);
+        }
+        let creation = found.container_steps.get(&container.id).map_or(
+            Creation::Forgotten,
+            |steps| match steps.complete {
+                true => Creation::Complete,
+                false => Creation::CutOff,
+            },
+        );
+        let facts = self.deps.facts.of(&container.id);
+        let decided = plan::container(creation, &facts, &container.task, self.deps.clock.now());
+        let ContainerPlan::Adopt {
+            state,
+            pid,
+            started_at,
+            ended,
+            news,
+            drop_task,
+        } = decided
+        else {
+            self.unwind_container(&container.id).await;
+            return Ok(false);
+        };
+        if drop_task {
+            self.drop_task(container.id.as_str()).await;
+        }
+        let stdio = match &container.task {
+            TaskAnswer::Known(TaskInfo { stdio, .. }) if !drop_task => Some(stdio.clone()),
+            _ => None,
+        };
+        let fingerprint = container.mark.fingerprint.clone();
+        let news = ended.clone().filter(|_| news);
+        let mut view = container_view(container, sandbox)?;
+        (view.state, view.pid, view.started_at, view.ended) = (state, pid, started_at, ended);
+        view.oom_killed = facts.oom_killed;
+        self.containers
+            .adopt(AdoptedContainer {
+                view,
+                fingerprint,
+                stdio,
+                news,
+            })
+            .await?;
+        Ok(true)
+    }
+
+    /// Deletes a task that was made and never started.
+    async fn drop_task(&self, id: &str) {
+        let tasks = &self.deps.containerd.tasks;
+        let killed = tasks.kill(id, None, Signal::KILL, true).await;
+        let deleted = tasks.delete(id, None).await;
+        tracing::info!(
+            container.id = id,
+            ?killed,
+            ?deleted,
+            "a task that was never started is dropped"
+        );
+    }
+
+    async fn unwind_sandbox(&self, id: &SandboxId) {
+        match self.sandboxes.unwind_unfinished(id).await {
+            Ok(left) if left.is_empty() => {
+                tracing::info!(sandbox.id = %id, "a sandbox cut off in its making was taken back")
+            }
+            left => {
+                tracing::warn!(sandbox.id = %id, ?left, "a sandbox cut off in its making would not go; it is tried again")
+            }
+        }
+    }
+
+    async fn unwind_container(&self, id: &crate::model::ContainerId) {
+        match self.containers.unwind_unfinished(id).await {
+            Ok(left) if left.is_empty() => {
+                tracing::info!(container.id = %id, "a container cut off in its making was taken back")
+            }
+            left => {
+                tracing::warn!(container.id = %id, ?left, "a container cut off in its making would not go; it is tried again")
+            }
+        }
+    }
+
+    /// Gives attachments back without holding up the start: a plugin may take a minute over each.
+    fn detach_in_background(&self, orphans: BTreeSet<SandboxId>) {
+        for id in orphans {
+            let sandboxes = self.sandboxes.clone();
+            self.deps.supervisor.start("detach", async move {
+                match sandboxes.detach_orphan(&id).await {
+                    Ok(()) => tracing::info!(sandbox.id = %id, "the network attachment of a former boot was given back"),
+                    Err(error) => tracing::warn!(sandbox.id = %id, %error, "an attachment could not be given back; it is tried again"),
+                }
+            });
+        }
+    }
+}
+
+fn sandbox_view(
+    sandbox: FoundSandbox,
+    state: SandboxState,
+    pause: Option<crate::model::Pid>,
+    attachment: Option<&AttachmentRecord>,
+) -> SandboxView {
+    let attached = attachment.and_then(|record| record.attachment.as_ref());
+    let ips = attached
+        .filter(|_| state == SandboxState::Ready)
+        .map(pod_record::ips)
+        .unwrap_or_default();
+    SandboxView {
+        id: sandbox.id,
+        config: Arc::new(sandbox.config),
+        record: sandbox.text.into(),
+        handler: sandbox.mark.handler,
+        state,
+        created_at: sandbox.mark.created_at,
+        ips,
+        netns: attachment.map(|record| record.intent.netns().to_owned()),
+        pause_pid: pause,
+        runtime_type: sandbox.record.runtime,
+        spec: text_of(sandbox.record.spec),
+        cni_result: pod_record::cni_result(attached).into(),
+        updated: None,
+        stuck: Vec::new(),
+    }
+}
+
+fn text_of(spec: Option<crate::containerd::Payload>) -> Arc<str> {
+    spec.and_then(|spec| String::from_utf8(spec.value).ok())
+        .unwrap_or_else(|| "null".to_owned())
+        .into()
+}
+
+fn container_view(container: FoundContainer, sandbox: SandboxId) -> Result<ContainerView> {
+    let text = text_of(container.record.spec);
+    let resources = serde_json::from_str::<Spec>(&text).map_or_else(
+        |_unreadable| Resources::default(),
+        |spec| spec::effective_resources(&spec),
+    );
+    Ok(ContainerView {
+        id: container.id,
+        sandbox,
+        config: Arc::new(container.config),
+        record: container.stored.config.into(),
+        state: crate::model::state::ContainerState::Created,
+        created_at: container.mark.created_at,
+        started_at: None,
+        ended: None,
+        pid: None,
+        image: container.mark.image,
+        log_path: container.stored.log_path,
+        resources,
+        user: container.mark.user,
+        stop_signal: container.stored.stop_signal.parse().unwrap_or(Signal::TERM),
+        runtime_type: container.record.runtime,
+        snapshotter: container.record.snapshotter,
+        spec: text,
+        parked: false,
+        oom_killed: false,
+    })
+}

@@ -1,0 +1,136 @@
+//! What would not go is tried again, and what nobody owns is swept.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::model::{ContainerId, Result, SandboxId};
+use crate::sandbox::record as pod_record;
+use crate::sys;
+
+use super::Recovery;
+
+/// How often the janitor looks.
+const ROUND: Duration = Duration::from_secs(30);
+
+impl Recovery {
+    /// Looks every 30 s, for ever. To be kept running by a supervisor.
+    pub async fn janitor(self) {
+        loop {
+            tokio::time::sleep(ROUND).await;
+            if let Err(error) = self.sweep().await {
+                tracing::warn!(%error, "the janitor could not finish its round");
+            }
+        }
+    }
+
+    /// One round: leftovers of failed creations, attachments without a sandbox, snapshots and directories without a
+    /// container. Only what carries our mark.
+    ///
+    /// # Errors
+    /// `Unavailable` where containerd is away.
+    pub async fn sweep(&self) -> Result<()> {
+        for id in self.sandboxes.leftovers() {
+            let left = self.sandboxes.unwind_unfinished(&id).await?;
+            tracing::info!(sandbox.id = %id, ?left, "leftovers of a sandbox tried again");
+        }
+        for id in self.containers.leftovers() {
+            let left = self.containers.unwind_unfinished(&id).await?;
+            tracing::info!(container.id = %id, ?left, "leftovers of a container tried again");
+        }
+        self.sweep_attachments().await?;
+        self.sweep_snapshots().await?;
+        self.sweep_directories().await
+    }
+
+    async fn sweep_attachments(&self) -> Result<()> {
+        let attached = self.sandboxes.attachment_records().load_blocking()?.records;
+        for id in attached
+            .into_iter()
+            .filter_map(|(id, _)| id.parse::<SandboxId>().ok())
+        {
+            if !self.sandboxes.is_known(&id).await? {
+                self.sandboxes.detach_orphan(&id).await?;
+                tracing::info!(sandbox.id = %id, "an attachment without a sandbox was given back");
+            }
+        }
+        Ok(())
+    }
+
+    /// Snapshots that a crash left between their making and the record that would have owned them.
+    async fn sweep_snapshots(&self) -> Result<()> {
+        let handlers = self.deps.handlers.all();
+        let snapshotters: BTreeSet<&str> = handlers
+            .iter()
+            .map(|(_, handler)| handler.settings.snapshotter.as_str())
+            .collect();
+        for snapshotter in snapshotters {
+            for snapshot in self.deps.containerd.snapshots.list(snapshotter).await? {
+                let ours = snapshot
+                    .labels
+                    .get(pod_record::MARK.0)
+                    .is_some_and(|mark| mark == pod_record::MARK.1);
+                let Some(id) = snapshot.name.parse::<ContainerId>().ok().filter(|_| ours) else {
+                    continue;
+                };
+                if !self.containers.is_known(&id).await? {
+                    self.deps
+                        .containerd
+                        .snapshots
+                        .remove(snapshotter, id.as_str())
+                        .await?;
+                    tracing::info!(container.id = %id, "a snapshot without a container was removed");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn sweep_directories(&self) -> Result<()> {
+        let now = self.deps.index.snapshot();
+        let settings = self.deps.settings();
+        for (dir, kind) in [
+            (&settings.server.root_dir, "sandboxes"),
+            (&settings.server.state_dir, "sandboxes"),
+            (&settings.server.state_dir, "containers"),
+        ] {
+            let dir = dir.join(kind);
+            let list = dir.clone();
+            let names = sys::off_thread("list directories of ours", move || {
+                Ok(names_blocking(&list))
+            })
+            .await?;
+            for name in names {
+                let owned = match kind {
+                    "sandboxes" => match name.parse::<SandboxId>() {
+                        Ok(id) => {
+                            now.sandbox(&id).is_some() || self.sandboxes.is_known(&id).await?
+                        }
+                        Err(_not_ours) => true,
+                    },
+                    _ => match name.parse::<ContainerId>() {
+                        Ok(id) => {
+                            now.container(&id).is_some() || self.containers.is_known(&id).await?
+                        }
+                        Err(_not_ours) => true,
+                    },
+                };
+                if !owned {
+                    let path = dir.join(&name);
+                    tracing::info!(path = %path.display(), "a directory without an owner is removed");
+                    sys::off_thread("remove a directory without an owner", move || {
+                        sys::remove_tree_blocking(&path)
+                    })
+                    .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn names_blocking(dir: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
