@@ -5,6 +5,9 @@ use tonic::{Code, Status};
 
 use crate::model::{Error, Kind};
 
+/// Longest message of a status; gRPC carries it in a header.
+const MESSAGE_BYTES: usize = 4096;
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let code = match error.kind() {
@@ -23,8 +26,25 @@ impl From<Error> for Status {
             Kind::Internal => Code::Internal,
             Kind::Unknown => Code::Unknown,
         };
-        Self::new(code, error.chain())
+        Self::new(code, printable(&error.chain()))
     }
+}
+
+/// Escapes what a tenant could have put into a message, and cuts it.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(MESSAGE_BYTES));
+    for character in text.chars() {
+        if shown.len() >= MESSAGE_BYTES {
+            shown.push('…');
+            break;
+        }
+        match character {
+            '\n' | '\t' => shown.push(character),
+            control if control.is_control() => shown.extend(control.escape_default()),
+            plain => shown.push(plain),
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -39,5 +59,15 @@ mod tests {
 
         assert_eq!(status.code(), Code::NotFound);
         assert_eq!(status.message(), "stop container: no such task");
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_not_sent() {
+        let status = Status::from(Error::invalid("name \u{1b}[2J"));
+
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::InvalidArgument, "name \\u{1b}[2J")
+        );
     }
 }

@@ -1,21 +1,36 @@
 //! The rooms put together: who is made from what, and in which order they wake up.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::admin::{AdminService, Archive, Archives, Imported};
-use crate::config::Shared;
+use super::handlers;
+use super::identity::NodeIdentity;
+use super::images::ImageDesk;
+use super::rooms;
+use crate::admin::AdminService;
+use crate::config::{Handler, Shared};
+use crate::container::Containers;
 use crate::containerd::grpc::{self, ChannelSettings};
 use crate::containerd::{Containerd, Link};
-use crate::model::clock::SystemClock;
-use crate::model::{Clock, Error, Result};
+use crate::cri;
+use crate::events::Intake;
+use crate::image::Images;
+use crate::index::Index;
+use crate::model::clock::{CreationStamps, SystemClock};
+use crate::model::{Classify, Clock, Kind, Pid, Result, Timestamp};
+use crate::network::Cni;
 use crate::node::backend;
-use crate::ops::{LiveTable, Supervisor};
+use crate::node::features::{self, Abilities};
+use crate::ops::{LiveTable, Supervisor, TenantPaths};
+use crate::recovery::Recovery;
+use crate::sandbox::{Deps, Handlers, Sandboxes};
+use crate::store::Facts;
+use crate::sys;
 
 /// Every room of the server.
 pub(super) struct House {
@@ -25,14 +40,29 @@ pub(super) struct House {
     live: LiveTable,
     containerd: Containerd,
     link: Link,
+    cni: Arc<Cni>,
+    deps: Arc<Deps>,
+    images: Images,
+    desk: Arc<ImageDesk>,
+    sandboxes: Sandboxes,
+    containers: Containers,
+    service: cri::Service,
+    abilities: Arc<ArcSwap<BTreeMap<String, Abilities>>>,
 }
 
 impl House {
     /// Makes the rooms. containerd need not run yet.
     ///
     /// # Errors
-    /// `InvalidArgument` where a setting cannot be used.
-    pub(super) fn build(config: Shared) -> Result<Self> {
+    /// `InvalidArgument` where a setting cannot be used, `Internal` where our own records cannot be opened.
+    pub(super) async fn build(config: Shared) -> Result<Self> {
+        sys::off_thread("put the rooms together", move || {
+            Self::build_blocking(config)
+        })
+        .await
+    }
+
+    fn build_blocking(config: Shared) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let now = config.load();
         let client = grpc::connect(&ChannelSettings {
@@ -44,13 +74,63 @@ impl House {
         supervisor.watch("containerd probe", async move {
             stopping.run_until_cancelled(client.prober.run()).await;
         });
+        let live = LiveTable::new(Arc::clone(&clock));
+        let cni = Arc::new(Cni::new(
+            rooms::network_settings(&now).shared(),
+            live.clone(),
+        ));
+        let (default, table) = handlers::table_blocking(&now, |_handler| false)?;
+        let deps = Arc::new(Deps {
+            containerd: client.containerd.clone(),
+            network: Arc::clone(&cni) as _,
+            index: Arc::new(Index::new(Arc::clone(&clock))),
+            supervisor: supervisor.clone(),
+            live: live.clone(),
+            paths: TenantPaths::new(Arc::clone(&clock)),
+            facts: Facts::open_blocking(&now.server.root_dir.join("facts.journal"))?,
+            config: config.clone(),
+            handlers: Handlers::new(default, table),
+            host: ArcSwap::from_pointee(sys::host_facts::gather_blocking(Pid(std::process::id()))?),
+            clock: Arc::clone(&clock),
+            stamps: CreationStamps::after(Timestamp(0)),
+            node_name: node_name()?,
+            boot_id: boot_id_blocking()?,
+        });
+        let images = rooms::images(&deps);
+        let desk = Arc::new(ImageDesk::new(images.clone(), supervisor.clone()));
+        let sandboxes = Sandboxes::new_blocking(Arc::clone(&deps))?;
+        let containers = Containers::new_blocking(sandboxes.clone(), Arc::clone(&desk) as _)?;
+        let abilities = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
+        let identity = NodeIdentity {
+            config: config.clone(),
+            deps: Arc::clone(&deps),
+            network: Arc::clone(&deps.network),
+            link: client.link.clone(),
+            driver: handlers::cgroup_driver(&now),
+            abilities: Arc::clone(&abilities),
+            pod_cidr: ArcSwap::default(),
+        };
+        let service = cri::Service::new(
+            sandboxes.clone(),
+            containers.clone(),
+            Arc::clone(&desk) as _,
+            Arc::new(identity),
+        );
         Ok(Self {
             config,
             closing: CancellationToken::new(),
-            live: LiveTable::new(clock),
+            live,
             containerd: client.containerd,
             link: client.link,
             supervisor,
+            cni,
+            deps,
+            images,
+            desk,
+            sandboxes,
+            containers,
+            service,
+            abilities,
         })
     }
 
@@ -72,31 +152,95 @@ impl House {
     /// The services of the socket.
     pub(super) fn routes(&self) -> Routes {
         let limit = self.config.load().server.max_message_bytes.get();
-        let admin = AdminService::new(self.live.clone(), Arc::new(NoArchives));
+        let admin = AdminService::new(self.live.clone(), Arc::clone(&self.desk) as _);
         Routes::new(admin.into_server(limit))
+            .add_service(self.service.runtime_server(limit))
+            .add_service(self.service.image_server(limit))
     }
 
     /// Waits for containerd, refuses one that would work against us, and brings every room to the state that records
     /// and containerd tell.
     ///
     /// # Errors
-    /// `FailedPrecondition` where containerd's CRI plugin is active.
+    /// `FailedPrecondition` where containerd's CRI plugin is active, and whatever recovery meets.
     pub(super) async fn recover(&self) -> Result<()> {
         self.link.until_up().await?;
         let plugins = self.containerd.introspection.plugins().await?;
         if !self.config.load().containerd.allow_cri_plugin {
             backend::refuse_cri_plugin(&plugins)?;
         }
+        self.look_at_host().await?;
+        self.look_at_runtimes().await?;
+        self.cni.refresh().await;
+        // Events first, then the lists: what happens between the two is seen at least once.
+        self.follow_events();
+        self.images.load().await?;
+        let recovery = Recovery::new(self.sandboxes.clone(), self.containers.clone());
+        recovery.run().await?;
+        self.images.start();
+        let cni = Arc::clone(&self.cni);
+        self.supervisor.keep("CNI configuration", move || {
+            let cni = Arc::clone(&cni);
+            async move { cni.watch().await }
+        });
+        self.supervisor
+            .keep("janitor", move || recovery.clone().janitor());
+        self.service.open();
         Ok(())
+    }
+
+    /// Containers descend from containerd: what it may do bounds what they may.
+    async fn look_at_host(&self) -> Result<()> {
+        let Some(pid) = self.containerd.introspection.server_pid() else {
+            return Ok(());
+        };
+        let facts = sys::off_thread("look at the node", move || {
+            sys::host_facts::gather_blocking(pid)
+        })
+        .await?;
+        self.deps.host.store(Arc::new(facts));
+        Ok(())
+    }
+
+    /// What the handlers can do follows from their OCI runtimes, which are asked once containerd answers.
+    async fn look_at_runtimes(&self) -> Result<()> {
+        let config = self.config.load();
+        let kernel = self.deps.host.load().kernel;
+        let introspection = &*self.containerd.introspection;
+        let driver = handlers::cgroup_driver(&config);
+        let options = |handler: &Handler| handlers::shim_options(&config, handler, driver);
+        let abilities = features::ask_all(&config.runtimes, introspection, kernel, options).await;
+        let has_rro = |name: &str| {
+            abilities
+                .get(name)
+                .is_some_and(|can| can.recursive_read_only)
+        };
+        let (default, table) = handlers::table_blocking(&config, has_rro)?;
+        self.deps.handlers.replace(default, table);
+        self.abilities.store(Arc::new(abilities));
+        Ok(())
+    }
+
+    fn follow_events(&self) {
+        let intake = Intake {
+            events: Arc::clone(&self.containerd.events),
+            sandboxes: self.sandboxes.clone(),
+            containers: self.containers.clone(),
+            images: Arc::clone(&self.desk) as _,
+        };
+        self.supervisor
+            .keep("containerd events", move || intake.clone().follow());
     }
 }
 
-/// Answers imports until the image room takes them.
-struct NoArchives;
+fn node_name() -> Result<String> {
+    let name =
+        nix::unistd::gethostname().classify(Kind::Internal, || "read the host name".to_owned())?;
+    Ok(name.to_string_lossy().into_owned())
+}
 
-impl Archives for NoArchives {
-    fn import(&self, _archive: Archive) -> BoxFuture<'_, Result<Imported>> {
-        let refused = Error::unimplemented("import image: the image room takes no archives");
-        std::future::ready(Err(refused)).boxed()
-    }
+fn boot_id_blocking() -> Result<String> {
+    let path = std::path::Path::new("/proc/sys/kernel/random/boot_id");
+    let bytes = sys::files::read_capped_blocking(path, 4096)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }

@@ -4,7 +4,10 @@
 
 mod accept;
 mod dirs;
+mod handlers;
 mod house;
+mod identity;
+mod images;
 mod limit;
 mod lock;
 mod logging;

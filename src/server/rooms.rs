@@ -1,7 +1,12 @@
 //! The configuration as each room wants it.
 
+use std::sync::Arc;
+
 use crate::config::{Config, IpPreference};
+use crate::image::{ImageParts, Images};
 use crate::network::{self, NetworkSettings};
+use crate::registry::{Registry, Settings};
+use crate::sandbox::Deps;
 
 /// What the network room may be told by an operator.
 pub fn network_settings(config: &Config) -> NetworkSettings {
@@ -20,4 +25,23 @@ pub fn network_settings(config: &Config) -> NetworkSettings {
         del_deadline: cni.del_deadline,
         ..NetworkSettings::default()
     }
+}
+
+/// The image room.
+pub(super) fn images(deps: &Arc<Deps>) -> Images {
+    let config = deps.settings();
+    let registry = Registry::new(Settings {
+        config_paths: config.images.registry_config_path.clone(),
+        max_downloads: config.images.max_concurrent_downloads.get(),
+        idle_timeout: config.images.progress_timeout,
+        ..Settings::default()
+    });
+    Images::new(ImageParts {
+        containerd: deps.containerd.clone(),
+        registry,
+        supervisor: deps.supervisor.clone(),
+        live: deps.live.clone(),
+        clock: Arc::clone(&deps.clock),
+        config: deps.config.clone(),
+    })
 }

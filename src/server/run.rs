@@ -20,7 +20,7 @@ use super::signals::{Signals, Word};
 use super::sockets::{self, Admission, Listening};
 use super::{dirs, logging, notify, serve, watchdog};
 use crate::config::{Config, Overrides, Shared};
-use crate::model::{Context as _, Error, Result};
+use crate::model::{Error, Result};
 use crate::ops;
 
 /// Names the socket at which every gated step reports, in tests.
@@ -57,7 +57,7 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
     let limits = config.server.clone();
     let socket = ground.listening.path().unwrap_or(limits.socket.clone());
     let shared = Shared::new(config);
-    let house = House::build(shared.clone()).context(|| "put the rooms together".into())?;
+    let house = House::build(shared.clone()).await?;
     let closing = house.closing().clone();
     let managed = ground.managed.map(|managed| kept(managed, &house));
     let serving = serve::serve(

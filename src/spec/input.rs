@@ -8,7 +8,9 @@ use crate::model::container::{Device, Mount};
 use crate::model::host_facts::{
     CgroupDriver, CgroupVersion, DeviceNode, HostFacts, SourcePropagation,
 };
-use crate::model::{ContainerConfig, ContainerId, ImageDefaults, Pid, PodConfig, SandboxId};
+use crate::model::{
+    Classify, ContainerConfig, ContainerId, ImageDefaults, Kind, Pid, PodConfig, Result, SandboxId,
+};
 
 use super::user::ProcessUser;
 
@@ -41,6 +43,19 @@ pub struct SpecOptions {
     pub ignore_proc_mount: bool,
     /// Replaces the built-in defaults of workload containers.
     pub base: Option<Box<Spec>>,
+}
+
+impl SpecOptions {
+    /// Takes the base of workload specs from the JSON of an OCI spec.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where it is none.
+    pub fn read_base(&mut self, json: &[u8]) -> Result<()> {
+        let base = serde_json::from_slice(json)
+            .classify(Kind::InvalidArgument, || "an OCI spec in JSON".to_owned())?;
+        self.base = Some(Box::new(base));
+        Ok(())
+    }
 }
 
 impl Default for SpecOptions {

@@ -34,6 +34,13 @@ pub mod runc {
     pub const OPTIONS_TYPE_URL: &str = "containerd.runc.v1.Options";
     /// Type URL of [`CheckpointOptions`].
     pub const CHECKPOINT_OPTIONS_TYPE_URL: &str = "containerd.runc.v1.CheckpointOptions";
+
+    impl Options {
+        /// The message's bytes, as containerd takes them.
+        pub fn encoded(&self) -> Vec<u8> {
+            prost::Message::encode_to_vec(self)
+        }
+    }
 }
 
 /// Options of shims with a configuration of their own, `runtimeoptions.v1`.

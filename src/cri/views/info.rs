@@ -49,7 +49,10 @@ struct ContainerInfo<'a> {
 ///
 /// # Errors
 /// `Internal` where it cannot be written as JSON.
-pub fn sandbox(view: &SandboxView, verbose: bool) -> Result<BTreeMap<String, String>> {
+pub(in crate::cri) fn sandbox(
+    view: &SandboxView,
+    verbose: bool,
+) -> Result<BTreeMap<String, String>> {
     if !verbose {
         return Ok(BTreeMap::new());
     }
@@ -78,7 +81,10 @@ pub fn sandbox(view: &SandboxView, verbose: bool) -> Result<BTreeMap<String, Str
 ///
 /// # Errors
 /// `Internal` where it cannot be written as JSON.
-pub fn container(view: &ContainerView, verbose: bool) -> Result<BTreeMap<String, String>> {
+pub(in crate::cri) fn container(
+    view: &ContainerView,
+    verbose: bool,
+) -> Result<BTreeMap<String, String>> {
     if !verbose {
         return Ok(BTreeMap::new());
     }

@@ -1,6 +1,6 @@
 //! Published views as the CRI's messages, and the CRI's filters as the index takes them. Pure: no call, no wait.
 
-pub mod info;
+pub(super) mod info;
 
 use crate::index::{
     ContainerFilter, ContainerView, ListedState, PodView, SandboxFilter, SandboxView,
@@ -9,7 +9,7 @@ use crate::model::{Error, Result, Timestamp};
 use crate::wire::cri;
 
 /// A sandbox as ListPodSandbox shows it.
-pub fn sandbox_item(view: &SandboxView) -> cri::PodSandbox {
+pub(super) fn sandbox_item(view: &SandboxView) -> cri::PodSandbox {
     cri::PodSandbox {
         id: view.id.to_string(),
         metadata: Some((&view.config.identity).into()),
@@ -22,7 +22,7 @@ pub fn sandbox_item(view: &SandboxView) -> cri::PodSandbox {
 }
 
 /// A sandbox as PodSandboxStatus and events show it.
-pub fn sandbox_status(view: &SandboxView) -> cri::PodSandboxStatus {
+pub(super) fn sandbox_status(view: &SandboxView) -> cri::PodSandboxStatus {
     let mut ips = view.ips.iter().cloned();
     cri::PodSandboxStatus {
         id: view.id.to_string(),
@@ -46,7 +46,7 @@ pub fn sandbox_status(view: &SandboxView) -> cri::PodSandboxStatus {
 }
 
 /// The listed containers of a pod, as events and, once there are events, PodSandboxStatus show them.
-pub fn container_statuses(pod: &PodView) -> Vec<cri::ContainerStatus> {
+pub(super) fn container_statuses(pod: &PodView) -> Vec<cri::ContainerStatus> {
     let listed = pod.containers.values().filter(|view| !view.parked);
     listed.map(|view| container_status(view)).collect()
 }
@@ -60,7 +60,7 @@ fn sandbox_state(view: &SandboxView) -> cri::PodSandboxState {
 }
 
 /// A container as ListContainers shows it.
-pub fn container_item(view: &ContainerView) -> cri::Container {
+pub(super) fn container_item(view: &ContainerView) -> cri::Container {
     cri::Container {
         id: view.id.to_string(),
         pod_sandbox_id: view.sandbox.to_string(),
@@ -76,7 +76,7 @@ pub fn container_item(view: &ContainerView) -> cri::Container {
 }
 
 /// A container as ContainerStatus and events show it.
-pub fn container_status(view: &ContainerView) -> cri::ContainerStatus {
+pub(super) fn container_status(view: &ContainerView) -> cri::ContainerStatus {
     let nanoseconds = |at: Option<Timestamp>| at.map_or(0, |at| at.0);
     let ended = view.ended.as_ref();
     cri::ContainerStatus {
@@ -149,7 +149,7 @@ fn unknown_state(number: i32) -> Error {
 ///
 /// # Errors
 /// `InvalidArgument` for a state that the interface does not know.
-pub fn sandbox_filter(message: Option<cri::PodSandboxFilter>) -> Result<SandboxFilter> {
+pub(super) fn sandbox_filter(message: Option<cri::PodSandboxFilter>) -> Result<SandboxFilter> {
     let message = message.unwrap_or_default();
     let ready = |value: cri::PodSandboxStateValue| -> Result<bool> {
         let state = cri::PodSandboxState::try_from(value.state)
@@ -167,7 +167,7 @@ pub fn sandbox_filter(message: Option<cri::PodSandboxFilter>) -> Result<SandboxF
 ///
 /// # Errors
 /// `InvalidArgument` for a state that the interface does not know.
-pub fn container_filter(message: Option<cri::ContainerFilter>) -> Result<ContainerFilter> {
+pub(super) fn container_filter(message: Option<cri::ContainerFilter>) -> Result<ContainerFilter> {
     use cri::ContainerState as Wire;
     let message = message.unwrap_or_default();
     let listed = |value: cri::ContainerStateValue| -> Result<ListedState> {

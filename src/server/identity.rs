@@ -1,0 +1,120 @@
+//! What this node says of itself, answered from memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::config::Shared;
+use crate::containerd::Link;
+use crate::cri::{HandlerFeatures, Identity, NodeStatus};
+use crate::model::Result;
+use crate::model::host_facts::CgroupDriver;
+use crate::network::Network;
+use crate::node::features::Abilities;
+use crate::node::{conditions, runtime_config};
+use crate::sandbox::Deps;
+
+/// The node behind Status, RuntimeConfig and UpdateRuntimeConfig.
+pub(super) struct NodeIdentity {
+    pub(super) config: Shared,
+    pub(super) deps: Arc<Deps>,
+    pub(super) network: Arc<dyn Network>,
+    pub(super) link: Link,
+    pub(super) driver: CgroupDriver,
+    pub(super) abilities: Arc<ArcSwap<BTreeMap<String, Abilities>>>,
+    pub(super) pod_cidr: ArcSwap<String>,
+}
+
+impl NodeIdentity {
+    fn handlers(&self) -> Vec<HandlerFeatures> {
+        let known = self.abilities.load();
+        let config = self.config.load();
+        let entry = |shown: &str, handler: &str| HandlerFeatures {
+            name: shown.to_owned(),
+            recursive_read_only_mounts: known
+                .get(handler)
+                .is_some_and(|can| can.recursive_read_only),
+            // Pods with user namespaces are refused so far, whatever the OCI runtime could do.
+            user_namespaces: false,
+        };
+        let mut handlers = vec![entry("", &config.runtimes.default)];
+        handlers.extend(
+            config
+                .runtimes
+                .handlers
+                .keys()
+                .map(|name| entry(name, name)),
+        );
+        handlers
+    }
+
+    fn info(&self) -> BTreeMap<String, String> {
+        let config = self.config.load();
+        let mut shown = config.effective().clone();
+        if let Some(shown) = shown.as_object_mut() {
+            // kubeadm reads sandboxImage and critest stateDir here.
+            shown.insert(
+                "sandboxImage".into(),
+                json!(config.sandbox.pause_image.clone().unwrap_or_default()),
+            );
+            shown.insert("stateDir".into(), json!(config.server.state_dir));
+            shown.insert("rootDir".into(), json!(config.server.root_dir));
+            shown.insert("podCIDR".into(), json!(self.pod_cidr.load().as_str()));
+        }
+        let network = self.network.status();
+        let operations = self.deps.live.snapshot().len();
+        BTreeMap::from([
+            ("config".to_owned(), shown.to_string()),
+            (
+                "lastCNILoadStatus".to_owned(),
+                if network.ready {
+                    "OK".to_owned()
+                } else {
+                    network.message
+                },
+            ),
+            ("containerd".to_owned(), format!("{:?}", self.link.state())),
+            ("liveOperations".to_owned(), operations.to_string()),
+        ])
+    }
+}
+
+impl Identity for NodeIdentity {
+    fn status(&self, recovered: bool, verbose: bool) -> NodeStatus {
+        let unready_after = self.config.load().containerd.unready_after;
+        NodeStatus {
+            conditions: vec![
+                conditions::runtime(
+                    &self.link.state(),
+                    recovered,
+                    None,
+                    unready_after,
+                    Instant::now(),
+                ),
+                conditions::network(self.network.status()),
+            ],
+            handlers: self.handlers(),
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: false,
+            mount_options: true,
+            info: if verbose {
+                self.info()
+            } else {
+                BTreeMap::new()
+            },
+        }
+    }
+
+    fn cgroup_driver(&self) -> CgroupDriver {
+        self.driver
+    }
+
+    fn set_pod_cidr(&self, cidr: &str) -> Result<()> {
+        let parts = runtime_config::pod_cidrs(cidr)?;
+        self.pod_cidr.store(Arc::new(parts.join(",")));
+        Ok(())
+    }
+}

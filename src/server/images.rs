@@ -1,0 +1,215 @@
+//! The image room as its users see it: messages for the CRI, local images for containers, news for events.
+
+use std::collections::BTreeMap;
+
+use futures::future::BoxFuture;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::admin::{Archive, Archives, Imported};
+use crate::container::{LocalImage, LocalImages};
+use crate::cri;
+use crate::events::ImageNews;
+use crate::image::{FsUsage, ImageUser, ImageView, Images, ImportRequest, PullRequest};
+use crate::model::{Classify, Kind, Result};
+use crate::ops::Supervisor;
+use crate::registry::{AuthFields, Credentials};
+use crate::wire::cri as pb;
+
+/// The image room behind every trait that asks for it. Cloning gives another handle.
+#[derive(Clone)]
+pub(super) struct ImageDesk {
+    images: Images,
+    supervisor: Supervisor,
+}
+
+impl ImageDesk {
+    pub(super) fn new(images: Images, supervisor: Supervisor) -> Self {
+        Self { images, supervisor }
+    }
+}
+
+fn image(view: &ImageView) -> pb::Image {
+    let (uid, username) = match &view.user {
+        ImageUser::Unset => (None, String::new()),
+        ImageUser::Uid(uid) => (Some(pb::Int64Value { value: *uid }), String::new()),
+        ImageUser::Name(name) => (None, name.clone()),
+    };
+    pb::Image {
+        id: view.id.to_string(),
+        repo_tags: view.repo_tags.clone(),
+        repo_digests: view.repo_digests.clone(),
+        size: view.size,
+        uid,
+        username,
+        spec: None,
+        pinned: view.pinned,
+    }
+}
+
+fn verbose(view: &ImageView) -> Result<BTreeMap<String, String>> {
+    let spec: &RawValue = serde_json::from_slice(&view.config_json).unwrap_or(RawValue::NULL);
+    let chain_id = view
+        .chain_id
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let info = serde_json::to_string(&json!({ "chainID": chain_id, "imageSpec": spec }));
+    let info = info.classify(Kind::Internal, || "encode verbose info".to_owned())?;
+    Ok(BTreeMap::from([("info".to_owned(), info)]))
+}
+
+fn usage(usage: FsUsage) -> pb::FilesystemUsage {
+    pb::FilesystemUsage {
+        timestamp: usage.timestamp.0,
+        fs_id: Some(pb::FilesystemIdentifier {
+            mountpoint: usage.mountpoint.display().to_string(),
+        }),
+        used_bytes: Some(pb::UInt64Value {
+            value: usage.used_bytes,
+        }),
+        inodes_used: Some(pb::UInt64Value {
+            value: usage.inodes_used,
+        }),
+    }
+}
+
+fn credentials(auth: Option<pb::AuthConfig>) -> Result<Credentials> {
+    let Some(auth) = auth else {
+        return Ok(Credentials::default());
+    };
+    Credentials::parse(&AuthFields {
+        username: auth.username,
+        password: auth.password,
+        auth: auth.auth,
+        server_address: auth.server_address,
+        identity_token: auth.identity_token,
+        registry_token: auth.registry_token,
+    })
+}
+
+impl cri::Images for ImageDesk {
+    fn list(&self, reference: &str) -> Result<Vec<pb::Image>> {
+        Ok(self
+            .images
+            .list(Some(reference))?
+            .iter()
+            .map(|view| image(view))
+            .collect())
+    }
+
+    fn status<'a>(
+        &'a self,
+        reference: &'a str,
+        wants_info: bool,
+    ) -> BoxFuture<'a, Result<pb::ImageStatusResponse>> {
+        Box::pin(async move {
+            let found = self.images.resolve_local(reference)?;
+            let info = match &found {
+                Some(view) if wants_info => verbose(view)?,
+                _ => BTreeMap::new(),
+            };
+            Ok(pb::ImageStatusResponse {
+                image: found.as_deref().map(image),
+                info,
+            })
+        })
+    }
+
+    fn pull(&self, request: pb::PullImageRequest) -> BoxFuture<'_, Result<String>> {
+        Box::pin(async move {
+            let spec = request.image.unwrap_or_default();
+            let credentials = credentials(request.auth)?;
+            let request = PullRequest {
+                reference: spec.image,
+                credentials,
+                runtime_handler: spec.runtime_handler,
+            };
+            Ok(self.images.pull(request).await?.to_string())
+        })
+    }
+
+    fn remove<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.images.remove(reference))
+    }
+
+    fn fs_info(&self) -> Result<pb::ImageFsInfoResponse> {
+        let all: Vec<pb::FilesystemUsage> = self.images.fs_info().into_iter().map(usage).collect();
+        // One file system for both, unless the node splits them: then the first is the default snapshotter's.
+        let containers = all.first().cloned().into_iter().collect();
+        Ok(pb::ImageFsInfoResponse {
+            image_filesystems: all,
+            container_filesystems: containers,
+        })
+    }
+}
+
+impl LocalImages for ImageDesk {
+    fn find(&self, text: &str) -> Result<Option<LocalImage>> {
+        Ok(self.images.resolve_local(text)?.map(|view| LocalImage {
+            id: view.id.to_string(),
+            reference: view.reference().to_owned(),
+            tag: view.repo_tags.first().cloned(),
+            record: view.record().to_owned(),
+            chain_id: view
+                .chain_id
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            defaults: view.config.defaults.clone(),
+        }))
+    }
+
+    fn unpack<'a>(
+        &'a self,
+        image: &'a LocalImage,
+        snapshotter: &'a str,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            match self.images.resolve_local(&image.id)? {
+                Some(view) => self.images.ensure_unpacked(&view, snapshotter).await,
+                None => Err(crate::model::Error::not_found(format!(
+                    "image {}: removed meanwhile",
+                    image.id
+                ))),
+            }
+        })
+    }
+}
+
+impl Archives for ImageDesk {
+    fn import(&self, archive: Archive) -> BoxFuture<'_, Result<Imported>> {
+        Box::pin(async move {
+            let request = ImportRequest {
+                reference: archive.reference,
+                bytes: archive.bytes,
+            };
+            let made = self.images.import(request).await?;
+            Ok(Imported {
+                references: made.references,
+                image_id: made.image_id,
+                bytes: made.bytes,
+            })
+        })
+    }
+}
+
+impl ImageNews for ImageDesk {
+    fn changed(&self, name: &str) {
+        let (images, name) = (self.images.clone(), name.to_owned());
+        self.supervisor.start("refresh image", async move {
+            if let Err(error) = images.refresh(&name).await {
+                tracing::warn!(image.ref = name, %error, "a changed image record could not be read");
+            }
+        });
+    }
+
+    fn missed(&self) {
+        let images = self.images.clone();
+        self.supervisor.start("reload images", async move {
+            if let Err(error) = images.load().await {
+                tracing::warn!(%error, "the images could not be read again");
+            }
+        });
+    }
+}
