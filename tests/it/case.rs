@@ -71,9 +71,6 @@ impl Case {
         if let Some(file) = self.wants.iter().find(|file| !Path::new(file).exists()) {
             return Some(format!("there is no {file} here"));
         }
-        if !node::binary_serves() {
-            return Some(String::from("the binary has no verb `serve`"));
-        }
         ALWAYS
             .iter()
             .chain(self.needs)

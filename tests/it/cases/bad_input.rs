@@ -115,7 +115,13 @@ async fn bad_containers(node: &Node) -> Outcome {
 }
 
 async fn bad_images(node: &Node) -> Outcome {
-    for reference in ["", "UPPER/case", "a b", "x@sha256:123", "/leading"] {
+    for reference in [
+        "",
+        "registry.example/UPPER/case",
+        "a b",
+        "x@sha256:123",
+        "/leading",
+    ] {
         let request = cri::PullImageRequest {
             image: super::images::spec(reference),
             ..Default::default()

@@ -241,7 +241,7 @@ async fn exec_timeout(node: &Node) -> Outcome {
     ensure(took < Duration::from_secs(5), || {
         format!("it took {took:?}")
     })?;
-    let left = node.ask(&id, "pgrep -f 4321 | grep -v $$ || true").await?;
+    let left = node.ask(&id, "pidof sleep || true").await?;
     ensure(left.is_empty(), || format!("still there: {left}"))
 }
 

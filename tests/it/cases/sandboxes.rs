@@ -250,7 +250,7 @@ async fn shared(node: &Node) -> Outcome {
     let fetched = node.ask(&other, "wget -q -O - http://127.0.0.1/").await?;
     let init = node.ask(&other, "cat /proc/1/comm").await?;
     let seen = node
-        .ask(&other, "pgrep httpd >/dev/null && hostname")
+        .ask(&other, "pidof httpd >/dev/null && hostname")
         .await?;
     let address = node.ask(&other, "ip -o -4 addr show eth0").await?;
     node.ask(&other, "echo from-other > /dev/shm/note").await?;

@@ -126,6 +126,12 @@ impl Daemon {
         self.ended().await
     }
 
+    /// Starts it, and waits until it ends by itself; fails if it stays.
+    pub(crate) async fn refuses(&self) -> Outcome {
+        self.spawn(&[]).await?;
+        self.ended().await
+    }
+
     async fn ended(&self) -> Outcome {
         let mut slot = self.child.lock().await;
         if let Some(child) = slot.as_mut() {

@@ -50,7 +50,7 @@ pub(super) fn write(home: &Path) -> Outcome {
         podwright_config(home),
         format!(
             "[server]\nsocket = \"{PODWRIGHT_SOCKET}\"\nroot_dir = \"{}\"\n\
-             [diagnostics]\nlevel = \"debug\"\n\
+             [diagnostics]\nlevel = \"info,podwright=debug\"\n\
              [containerd]\naddress = \"{CONTAINERD_SOCKET}\"\n\
              [cni]\nbin_dirs = [\"{TRAPS}\", \"/opt/cni/bin\", \"/usr/lib/cni\"]\n\
              [images]\nregistry_config_path = [\"{}\"]\n",
@@ -95,6 +95,8 @@ pub(super) fn cgroups(parent: &str) -> Vec<PathBuf> {
                 .map(|entry| entry.path().join(parent.trim_start_matches('/'))),
         );
     }
+    // What lies under no hierarchy is only a folder.
+    tops.retain(|top| top.join("cgroup.procs").exists());
     let mut found = Vec::new();
     for top in tops {
         descend(&top, &mut found);

@@ -34,14 +34,6 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// True where the binary under test knows how to serve.
-pub(crate) fn binary_serves() -> bool {
-    std::process::Command::new(env!("CARGO_BIN_EXE_podwright"))
-        .args(["serve", "--help"])
-        .output()
-        .is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
-}
-
 /// A running node, seen from the case that has it to itself.
 pub(crate) struct Node {
     /// The node's folder on disk: containerd's root, our records, logs, configuration.

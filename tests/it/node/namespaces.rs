@@ -138,9 +138,18 @@ fn mounts(home: &Path) -> Outcome {
             Some("mode=755"),
         )?;
     }
-    // crun refuses a hybrid hierarchy; where the machine has none, there is nothing to take away.
-    if Path::new("/sys/fs/cgroup/unified").exists() {
-        umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH)?;
+    // crun refuses a hybrid hierarchy; where the machine has none, there is nothing to take away. It makes folders
+    // there all the same, and the tmpfs keeps them on the node.
+    let unified = "/sys/fs/cgroup/unified";
+    if Path::new(unified).exists() {
+        umount2(unified, MntFlags::MNT_DETACH)?;
+        mount(
+            Some("tmpfs"),
+            unified,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            NONE,
+        )?;
     }
     // A boot id of the node's own, so that a case can reboot it.
     let boot = home.join("boot_id");

@@ -94,6 +94,7 @@ impl Node {
             self.home.join("boot_id"),
             "11111111-2222-4333-8444-555555555555\n",
         )?;
+        layout::remove_cgroups(&self.cgroup_parent)?;
         self.containerd.start().await?;
         self.podwright.start().await?;
         self.until_ready().await
