@@ -61,6 +61,7 @@ async fn exit_meanwhile(node: &Node) -> Outcome {
     let container = shell("c", "echo before; sleep 1; echo after; exit 9");
     let id = node.run(&pod, &config, &container).await?;
     let started = node.status(&id).await?.started_at;
+    tokio::time::sleep(Duration::from_millis(400)).await;
 
     node.podwright.kill().await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -202,10 +203,13 @@ async fn reboot(node: &Node) -> Outcome {
             && after.started_at == before.started_at,
         || format!("{after:?}"),
     )?;
-    let addresses = node.addresses();
-    ensure(addresses.is_empty(), || {
-        format!("{addresses:?} are still taken")
-    })?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !node.addresses().is_empty() {
+        ensure(Instant::now() < deadline, || {
+            format!("{:?} are still taken", node.addresses())
+        })?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let mut next = config.clone();
     next.metadata.get_or_insert_default().attempt = 1;
     let next = node.run_pod(&next).await?;

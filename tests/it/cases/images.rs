@@ -1,5 +1,7 @@
 //! Images: imported, listed, pulled from a plain-http mirror on the loopback, removed.
 
+use std::time::Duration;
+
 use podwright::wire::cri;
 use tonic::Code;
 
@@ -115,20 +117,22 @@ async fn pulled(node: &Node) -> Outcome {
 }
 
 async fn usage(node: &Node) -> Outcome {
-    let reply = node
-        .cri
-        .images
-        .clone()
-        .image_fs_info(cri::ImageFsInfoRequest::default())
-        .await?
-        .into_inner();
-
-    let used = reply
-        .image_filesystems
-        .first()
-        .and_then(|fs| fs.used_bytes.as_ref())
-        .map(|bytes| bytes.value);
-    ensure(used.is_some_and(|bytes| bytes > 100_000), || {
-        format!("{reply:?}")
-    })
+    let mut last = None;
+    // Snapshots are measured every ten seconds.
+    for _ in 0..120 {
+        let request = cri::ImageFsInfoRequest::default();
+        let reply = node.cri.images.clone().image_fs_info(request).await?;
+        let reply = reply.into_inner();
+        let used = reply
+            .image_filesystems
+            .first()
+            .and_then(|fs| fs.used_bytes.as_ref())
+            .map(|bytes| bytes.value);
+        if used.is_some_and(|bytes| bytes > 100_000) {
+            return Ok(());
+        }
+        last = Some(reply);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Err(format!("nothing is used after 24 s: {last:?}").into())
 }

@@ -58,6 +58,11 @@ impl Gates {
         self.with(|state| state.hold = Some(gate.to_owned()));
     }
 
+    /// Holds nobody any more.
+    pub(crate) fn let_pass(&self) {
+        self.with(|state| state.hold = None);
+    }
+
     /// Waits until somebody is held.
     pub(crate) async fn held(&self) {
         self.held.notified().await;

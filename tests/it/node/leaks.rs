@@ -12,7 +12,7 @@ use crate::case::Outcome;
 
 /// How long what is left may take to go: shims and cgroups leave a moment after the reply, and what would not go while
 /// containerd was away goes with the janitor's next round.
-const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(45);
 
 /// What a node holds, a line each, by kind.
 #[derive(Debug, PartialEq, Eq)]
