@@ -18,14 +18,18 @@ pub(super) fn prepare_blocking(server: &settings::Server) -> Result<File> {
     if let Some(parent) = server.socket.parent().filter(|dir| !dir.exists()) {
         files::make_dir_blocking(parent, 0o755)?;
     }
-    super::lock::take_blocking(&server.state_dir.join("podwright.lock"), || {
-        format!(
-            "another podwright works on {}, and {} may be its socket; stop it first, or set server.state_dir, .root_dir and \
+    super::lock::take_blocking(
+        &server.state_dir.join("podwright.lock"),
+        super::lock::PATIENCE,
+        || {
+            format!(
+                "another podwright works on {}, and {} may be its socket; stop it first, or set server.state_dir, .root_dir and \
              .socket",
-            server.state_dir.display(),
-            server.socket.display()
-        )
-    })
+                server.state_dir.display(),
+                server.socket.display()
+            )
+        },
+    )
 }
 
 #[cfg(test)]

@@ -128,12 +128,16 @@ fn prepare_blocking(settings: &settings::Managed) -> Result<File> {
     files::make_dir_blocking(&settings.root, 0o711)?;
     files::make_dir_blocking(&settings.state, 0o711)?;
     files::make_dir_blocking(&settings.state.join("runc"), 0o700)?;
-    super::lock::take_blocking(&settings.root.join("podwright.lock"), || {
-        format!(
-            "another podwright manages a containerd on {}; stop it first, or set managed_containerd.root and .state",
-            settings.root.display()
-        )
-    })
+    super::lock::take_blocking(
+        &settings.root.join("podwright.lock"),
+        super::lock::PATIENCE,
+        || {
+            format!(
+                "another podwright manages a containerd on {}; stop it first, or set managed_containerd.root and .state",
+                settings.root.display()
+            )
+        },
+    )
 }
 
 /// The running instance: the recorded process, else whoever answers on the private socket. A recorded one that does
