@@ -95,6 +95,12 @@ impl Containers {
         let missing = || Error::not_found(format!("sandbox {}: not found", sandbox_id.short()));
         let site = self.sandboxes.site(&sandbox_id).ok_or_else(missing)?;
         let _pod_stays = site.lock.read().await;
+        if site.stopping.is_cancelled() {
+            return Err(Error::precondition(format!(
+                "sandbox {} was stopped and takes no more containers",
+                sandbox_id.short()
+            )));
+        }
         let created_at = self.deps.stamps.next(&*self.deps.clock);
         let making = Making {
             home: &self,
