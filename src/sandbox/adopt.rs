@@ -1,7 +1,5 @@
 //! Taking over what exists: recovery reads records and tasks, decides, and hands each sandbox over here.
 
-use std::sync::Arc;
-
 use crate::index::SandboxView;
 use crate::model::{Digest, Result, SandboxId};
 use crate::sys::process::PidFd;
@@ -31,6 +29,15 @@ impl Sandboxes {
             fingerprint,
             steps,
         } = adopted;
+        // A stop that was cut off after CNI DEL has removed the attachment, and with it the other place where the
+        // namespace's path stands.
+        let earlier = self.records.get(view.id.as_str()).await?;
+        let view = SandboxView {
+            netns: view
+                .netns
+                .or_else(|| earlier.and_then(|record| record.netns)),
+            ..view
+        };
         let record = StepRecord {
             name: view.config.identity.reserved_name(),
             fingerprint: fingerprint.clone(),
@@ -47,10 +54,6 @@ impl Sandboxes {
             view.id.clone(),
         );
         let pidfd = view.pause_pid.and_then(|pid| PidFd::open(pid).ok());
-        let view = SandboxView {
-            record: Arc::clone(&view.record),
-            ..view
-        };
         self.list(view, pidfd);
         Ok(())
     }
