@@ -19,6 +19,9 @@ use super::record::{self, ContainerMark};
 use super::steps::{Step, StepRecord};
 use super::{ContainerKey, Containers};
 
+/// Prefix of annotations that ask for CDI devices.
+const CDI: &str = "cdi.k8s.io/";
+
 /// A CreateContainer request.
 #[derive(Clone, Debug)]
 pub struct CreateRequest {
@@ -94,6 +97,12 @@ impl Containers {
         );
         let missing = || Error::not_found(format!("sandbox {}: not found", sandbox_id.short()));
         let site = self.sandboxes.site(&sandbox_id).ok_or_else(missing)?;
+        if site.stopping.is_cancelled() {
+            return Err(Error::precondition(format!(
+                "sandbox {}: stopped, no container can be created in it",
+                sandbox_id.short()
+            )));
+        }
         let _pod_stays = site.lock.read().await;
         if site.stopping.is_cancelled() {
             return Err(Error::precondition(format!(
@@ -180,6 +189,17 @@ impl Making<'_> {
             return Err(Error::invalid(
                 "privileged container: its sandbox is not privileged",
             ));
+        }
+        if let Some(key) = self
+            .request
+            .config
+            .annotations
+            .keys()
+            .find(|key| key.starts_with(CDI))
+        {
+            return Err(Error::unimplemented(format!(
+                "annotation {key:?}: CDI devices are not supported yet"
+            )));
         }
         let handler = deps.handlers.get(&pod.sandbox.handler)?;
         let asked = &self.request.config.image;

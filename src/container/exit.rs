@@ -79,6 +79,8 @@ impl Containers {
                 view.ended.get_or_insert(termination);
                 view.oom_killed |= oom_killed;
             })?;
+        // A removal may be waiting for exactly this end; whoever comes second finds nothing left to take back.
+        let _transition = site.lock.lock().await;
         let left = self.take_back(id, &[Step::Io, Step::Task]).await?;
         if !left.is_empty() {
             tracing::warn!(container.id = %id, ?left, "what an ended container leaves behind would not go yet");

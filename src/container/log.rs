@@ -45,7 +45,7 @@ impl Containers {
             line_limit: LineLimit::new(line),
             open_limit: OPEN_LIMIT,
             requires_file,
-            ..PumpOptions::default()
+            buffer_bytes: self.deps.settings().logs.buffer_bytes.get(),
         };
         let pump = self
             .pumps

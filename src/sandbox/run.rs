@@ -48,14 +48,7 @@ impl Sandboxes {
     /// step failed with.
     pub async fn run(&self, request: RunRequest) -> Result<SandboxId> {
         let handler = self.deps.handlers.get(&request.handler)?;
-        if request
-            .config
-            .security
-            .namespaces
-            .user
-            .as_ref()
-            .is_some_and(|user| user.mode == NamespaceMode::Pod)
-        {
+        if spec::check_pod(&request.config, &handler.spec)?.is_some() {
             return Err(Error::invalid(
                 "user namespaces: no runtime handler of this node reports them; set hostUsers: true",
             ));
@@ -81,7 +74,6 @@ impl Sandboxes {
         fingerprint: Digest,
     ) -> Result<SandboxId> {
         let id = SandboxId::generate()?;
-        tracing::Span::current().record("sandbox.id", id.as_str());
         let name = request.config.identity.reserved_name();
         let operation = self
             .deps
