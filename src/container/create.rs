@@ -97,12 +97,6 @@ impl Containers {
         );
         let missing = || Error::not_found(format!("sandbox {}: not found", sandbox_id.short()));
         let site = self.sandboxes.site(&sandbox_id).ok_or_else(missing)?;
-        if site.stopping.is_cancelled() {
-            return Err(Error::precondition(format!(
-                "sandbox {}: stopped, no container can be created in it",
-                sandbox_id.short()
-            )));
-        }
         let _pod_stays = site.lock.read().await;
         if site.stopping.is_cancelled() {
             return Err(Error::precondition(format!(

@@ -1,7 +1,6 @@
 //! Carries the plan out: lists what exists, takes back what was cut off, gives back what nobody uses.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use oci_spec::runtime::Spec;
@@ -94,11 +93,7 @@ impl Recovery {
                 let left = || vec![Step::Files, Step::Network, Step::Record];
                 let steps = steps.map_or_else(left, |steps| steps.steps.clone());
                 let fingerprint = sandbox.mark.fingerprint.clone();
-                let netns = found
-                    .sandbox_steps
-                    .get(&sandbox.id)
-                    .and_then(|steps| steps.netns.clone());
-                let view = sandbox_view(sandbox, state, pause, netns, attachment);
+                let view = sandbox_view(sandbox, state, pause, attachment);
                 self.sandboxes
                     .adopt(Adopted {
                         view,
@@ -224,7 +219,6 @@ fn sandbox_view(
     sandbox: FoundSandbox,
     state: SandboxState,
     pause: Option<crate::model::Pid>,
-    netns: Option<PathBuf>,
     attachment: Option<&AttachmentRecord>,
 ) -> SandboxView {
     let attached = attachment.and_then(|record| record.attachment.as_ref());
@@ -240,7 +234,7 @@ fn sandbox_view(
         state,
         created_at: sandbox.mark.created_at,
         ips,
-        netns: netns.or_else(|| attachment.map(|record| record.intent.netns().to_owned())),
+        netns: attachment.map(|record| record.intent.netns().to_owned()),
         pause_pid: pause,
         runtime_type: sandbox.record.runtime,
         spec: text_of(sandbox.record.spec),
