@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::FusedFuture as _;
@@ -25,6 +26,8 @@ use crate::ops;
 
 /// Names the socket at which every gated step reports, in tests.
 const GATE: &str = "PODWRIGHT_GATE";
+/// How long the replies of the last operations may take to their callers.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
 
 /// Where the configuration came from, so that a reload reads the same.
 #[derive(Clone, Debug, Default)]
@@ -96,21 +99,26 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
     let limit = shared.load().server.drain_deadline;
     notify::stopping(limit);
     closing.cancel();
-    let drain = async {
-        let last_replies = async {
-            if !serving.is_terminated() {
-                drop(tokio::time::timeout(limit, &mut serving).await);
+    let left = {
+        let mut drain = std::pin::pin!(house.supervisor().drain(limit));
+        let drained = async {
+            tokio::select! {
+                left = &mut drain => left,
+                _ = &mut serving, if !serving.is_terminated() => drain.await,
             }
         };
-        tokio::join!(house.supervisor().drain(limit), last_replies).0
-    };
-    let left = tokio::select! {
-        left = drain => left,
-        () = told_to_stop(&mut signals) => {
-            tracing::warn!("told to stop again: not waiting for operations");
-            house.supervisor().running()
+        tokio::select! {
+            left = drained => left,
+            () = told_to_stop(&mut signals) => {
+                tracing::warn!("told to stop again: not waiting for operations");
+                house.supervisor().running()
+            }
         }
     };
+    if !serving.is_terminated() {
+        // What was drained is being answered; streams would go on for ever.
+        drop(tokio::time::timeout(LAST_REPLIES, &mut serving).await);
+    }
     if left > 0 {
         tracing::warn!(
             left,

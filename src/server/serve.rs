@@ -55,3 +55,102 @@ pub(super) async fn serve(
     }
     served
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use futures::future::BoxFuture;
+    use futures::stream::StreamExt as _;
+
+    use super::super::sockets;
+    use super::*;
+    use crate::admin::{AdminService, Archive, Archives, Imported, client};
+    use crate::config::Config;
+    use crate::model::clock::SystemClock;
+    use crate::model::{Digest, Error};
+    use crate::ops::LiveTable;
+    use crate::wire::admin::admin_client::AdminClient;
+    use crate::wire::admin::{ImportImageRequest, ListOperationsRequest};
+
+    /// Counts the bytes of archives, and refuses empty ones.
+    struct Scales;
+
+    impl Archives for Scales {
+        fn import(&self, archive: Archive) -> BoxFuture<'_, Result<Imported>> {
+            Box::pin(async move {
+                let pieces: Vec<Result<Bytes>> = archive.bytes.collect().await;
+                let mut bytes = 0;
+                for piece in pieces {
+                    bytes += u64::try_from(piece?.len()).unwrap();
+                }
+                if bytes == 0 {
+                    return Err(Error::invalid("an empty archive"));
+                }
+                Ok(Imported {
+                    references: archive.reference.into_iter().collect(),
+                    image_id: Digest::sha256(b"image"),
+                    bytes,
+                })
+            })
+        }
+    }
+
+    fn piece(reference: &str, chunk: &[u8]) -> ImportImageRequest {
+        ImportImageRequest {
+            reference: reference.into(),
+            chunk: chunk.into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_admin_service_answers_over_the_socket_until_the_stop_removes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.sock");
+        let listening = sockets::listen_blocking(&path, &Admission::default()).unwrap();
+        let live = LiveTable::new(Arc::new(SystemClock));
+        let operation = live.begin("RunPodSandbox", "default/web");
+        let routes = Routes::new(AdminService::new(live, Arc::new(Scales)).into_server(1 << 24));
+        let stop = CancellationToken::new();
+        let limits = Config::default().server;
+        let serving = serve(
+            listening,
+            Admission::default(),
+            &limits,
+            routes,
+            stop.clone(),
+        );
+        let asking = async {
+            let mut admin = AdminClient::new(client::connect(&path).await.unwrap());
+            let rows = admin
+                .list_operations(ListOperationsRequest {})
+                .await
+                .unwrap()
+                .into_inner()
+                .operations;
+            let pieces = [piece("demo/web:1", b"abc"), piece("", b"defg")];
+            let imported = admin.import_image(futures::stream::iter(pieces)).await;
+            let empty = admin
+                .import_image(futures::stream::iter([piece("", b"")]))
+                .await;
+            stop.cancel();
+            (rows, imported.unwrap().into_inner(), empty.unwrap_err())
+        };
+
+        let (served, (rows, imported, empty)) = tokio::join!(serving, asking);
+
+        served.unwrap();
+        assert_eq!(
+            (rows[0].kind.as_str(), rows[0].object.as_str()),
+            ("RunPodSandbox", "default/web")
+        );
+        assert_eq!(
+            (imported.bytes, imported.references),
+            (7, vec!["demo/web:1".to_owned()])
+        );
+        assert_eq!(empty.code(), tonic::Code::InvalidArgument);
+        assert!(!path.exists());
+        drop(operation);
+    }
+}

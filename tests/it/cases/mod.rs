@@ -13,6 +13,7 @@ mod paths;
 mod sandboxes;
 mod server;
 mod strangers;
+mod systemd;
 
 use crate::case::Case;
 
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Vec<Case> {
         kills::CASES,
         paths::CASES,
         server::CASES,
+        systemd::CASES,
         strangers::CASES,
     ]
     .concat()
