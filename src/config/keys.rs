@@ -116,7 +116,7 @@ keys! {
     "server.max_connections", "count", Restart, "Connections served at the same time; further ones wait.";
     "server.max_requests", "count", Restart, "Requests in flight at the same time; further ones are refused with ResourceExhausted.";
 
-    "diagnostics.level", "filter", Live, "off, error, warn, info, debug or trace, or a list such as \"info,podwright::network=debug\".";
+    "diagnostics.level", "filter", Live, "off, error, warn, info, debug or trace, or a list such as \"info,podwright::network=debug\". Of other crates only warnings are shown, unless they are named: \"info,h2=debug\".";
     "diagnostics.format", "text | json", Restart, "One readable line, or one JSON object, for each event.";
 
     "containerd.address", "path", Restart, "containerd's socket. Not used with the managed containerd.";

@@ -27,8 +27,15 @@ impl Level {
     }
 }
 
+/// A level without a target is ours: of the crates that we are made of, warnings are enough, unless they are named.
 fn filter(level: &str) -> Result<EnvFilter> {
-    EnvFilter::try_new(level).classify(Kind::InvalidArgument, || {
+    let ours = |part: &str| match part.trim() {
+        named if named.contains('=') => named.to_owned(),
+        bare @ ("off" | "error") => bare.to_owned(),
+        bare => format!("warn,podwright={bare}"),
+    };
+    let directives: Vec<String> = level.split(',').map(ours).collect();
+    EnvFilter::try_new(directives.join(",")).classify(Kind::InvalidArgument, || {
         format!("diagnostics.level {level:?}")
     })
 }
@@ -116,6 +123,16 @@ mod tests {
         assert_eq!(
             escaped(event),
             "pod \"a\\u{a}INFO forged\\u{1b}[2J\\u{9b}1m\\u{7f}\"\n"
+        );
+    }
+
+    #[test]
+    fn a_bare_level_is_ours_and_others_are_heard_when_named() {
+        assert_eq!(filter("debug").unwrap().to_string(), "podwright=debug,warn");
+        assert_eq!(filter("off").unwrap().to_string(), "off");
+        assert_eq!(
+            filter("info,h2=trace").unwrap().to_string(),
+            "podwright=info,h2=trace,warn"
         );
     }
 

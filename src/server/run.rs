@@ -9,10 +9,11 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::FusedFuture as _;
+use futures::future::FusedFuture;
 use tokio::sync::oneshot;
 
 use super::house::House;
@@ -96,9 +97,22 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
         tracing::error!(%error, "podwright ends");
     }
 
+    leave(&house, &shared, serving, &mut signals).await;
+    end_managed(managed, &shared).await;
+    tracing::info!("podwright ends; containers run on");
+    ended
+}
+
+/// Refuses what is new, waits for running operations, and lets their callers have the answers.
+async fn leave(
+    house: &House,
+    shared: &Shared,
+    mut serving: Pin<&mut impl FusedFuture<Output = Result<()>>>,
+    signals: &mut Signals,
+) {
     let limit = shared.load().server.drain_deadline;
     notify::stopping(limit);
-    closing.cancel();
+    house.closing().cancel();
     let left = {
         let mut drain = std::pin::pin!(house.supervisor().drain(limit));
         let drained = async {
@@ -109,7 +123,7 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
         };
         tokio::select! {
             left = drained => left,
-            () = told_to_stop(&mut signals) => {
+            () = told_to_stop(signals) => {
                 tracing::warn!("told to stop again: not waiting for operations");
                 house.supervisor().running()
             }
@@ -125,9 +139,6 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
             "operations are cut short; the next start finishes or undoes them"
         );
     }
-    end_managed(managed, &shared).await;
-    tracing::info!("podwright ends; containers run on");
-    ended
 }
 
 /// What everything else stands on.

@@ -169,10 +169,22 @@ async fn start(settings: &settings::Managed) -> Result<PidFd> {
         })
         .await?
     };
-    let process = PidFd::open(pid)?;
-    note(settings, pid).await?;
+    // Reaped already: it ended before anything could be asked about it.
+    let gone = |error: Error| match error.is_not_found() {
+        true => ended_at_once(settings, pid),
+        false => error,
+    };
+    let process = PidFd::open(pid).map_err(gone)?;
+    note(settings, pid).await.map_err(gone)?;
     wait_until_answering(settings, &process).await?;
     Ok(process)
+}
+
+fn ended_at_once(settings: &settings::Managed, pid: Pid) -> Error {
+    Error::unavailable(format!(
+        "the managed containerd, process {pid}, ended at once; its log {} says why",
+        settings.root.join(process::LOG).display()
+    ))
 }
 
 async fn note(settings: &settings::Managed, pid: Pid) -> Result<()> {
@@ -216,11 +228,7 @@ async fn wait_until_answering(settings: &settings::Managed, process: &PidFd) -> 
                 return Ok(());
             }
             if process.has_exited()? {
-                return Err(Error::unavailable(format!(
-                    "the managed containerd, process {}, ended at once; its log {} says why",
-                    process.pid(),
-                    log.display()
-                )));
+                return Err(ended_at_once(settings, process.pid()));
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
