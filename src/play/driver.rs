@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::defaults::{RestartPolicy, Role};
 use super::dirs::log_path;
 use super::lifecycle::{Backoff, Phase, Seen, Step, Verdict, decide};
@@ -15,7 +13,7 @@ use super::probes::{Health, Patient};
 use super::start::{Ground, Refused, Sandbox, hosts_file};
 use super::status::{PodLines, Screen};
 use super::view::{self, Notes, Trouble};
-use super::{hooks, pod, volumes};
+use super::{CallOff, hooks, pod, volumes};
 use crate::model::{Clock, Context as _, Error, Kind, Result, Timestamp};
 use crate::wire::cri;
 
@@ -54,7 +52,7 @@ pub(super) struct Setting {
     pub(super) screen: SharedScreen,
     /// The pod's place on the screen.
     pub(super) index: usize,
-    pub(super) stop: CancellationToken,
+    pub(super) call_off: CallOff,
 }
 
 /// One pod's driver.
@@ -69,6 +67,8 @@ pub(super) struct Driver {
     notes: Notes,
     sandbox: Option<Sandbox>,
     told_changed: bool,
+    /// Held while a sandbox is being made.
+    making: Arc<tokio::sync::Mutex<()>>,
     last: Option<(Vec<Seen>, Verdict)>,
 }
 
@@ -84,18 +84,26 @@ impl Driver {
             notes: Notes::default(),
             sandbox: None,
             told_changed: false,
+            making: Arc::default(),
             last: None,
         }
     }
 
-    /// Runs the pod. A call-off takes effect at any await.
+    /// Runs the pod. A call-off takes effect at any await but one: a sandbox in the making is waited for, else it could
+    /// appear when nobody looks for it any more.
     ///
     /// # Errors
     /// What no retry mends: a manifest that the runtime refuses, volumes that cannot be made.
     pub(super) async fn run(&mut self, until: Until) -> Result<Outcome> {
-        let stop = self.setting.stop.clone();
-        let course = stop.run_until_cancelled(self.course(until)).await;
-        course.unwrap_or(Ok(Outcome::Interrupted))
+        let (call_off, making) = (self.setting.call_off.clone(), Arc::clone(&self.making));
+        let called_off = async {
+            call_off.stop.cancelled().await;
+            call_off.hurry.run_until_cancelled(making.lock()).await;
+        };
+        tokio::select! {
+            outcome = self.course(until) => outcome,
+            () = called_off => Ok(Outcome::Interrupted),
+        }
     }
 
     async fn course(&mut self, until: Until) -> Result<Outcome> {
@@ -129,6 +137,7 @@ impl Driver {
         };
         let observed = self.observe(&sandbox).await?;
         self.notes.pod.clear();
+        self.notes.doing.clear();
         let now = self.setting.clock.now();
         let verdict = self.decide(&observed.seen, now);
         self.last = Some((observed.seen.clone(), verdict.clone()));
@@ -149,7 +158,6 @@ impl Driver {
         for step in &verdict.steps {
             self.act(step, &sandbox, &observed.seen).await?;
         }
-        self.show()?;
         if until == Until::Up
             && let Some(trouble) = self.notes.troubles.values().next()
         {
@@ -223,6 +231,7 @@ impl Driver {
         blocking(move || crate::sys::files::make_dir_blocking(directory.as_ref(), 0o755)).await?;
         self.notes.pod = "making the sandbox".into();
         self.show()?;
+        let _making = self.making.lock().await;
         let made = self.ground.cri.run_sandbox(config).await;
         made.context(|| "FailedCreatePodSandBox".into())
     }
@@ -303,11 +312,13 @@ impl Driver {
                         self.notes.troubles.remove(index);
                         self.failures.forget(*index);
                     }
-                    Err(refused) => self.note_trouble(*index, &refused),
+                    Err(refused) => {
+                        self.note_trouble(*index, &refused);
+                        self.show()?;
+                    }
                 }
             }
         }
-        self.notes.doing = None;
         Ok(())
     }
 
@@ -322,19 +333,24 @@ impl Driver {
         let Some(container) = ground.plan.containers.get(index) else {
             return Ok(Ok(()));
         };
-        self.doing(index, "Pulling")?;
-        let image = match ground.image(container, sandbox).await {
+        let image = match ground.present(container).await {
+            Ok(Some(image)) => Ok(image),
+            Ok(None) => {
+                self.doing(index, "Pulling")?;
+                ground.pull(container, sandbox).await
+            }
+            Err(refused) => Err(refused),
+        };
+        let image = match image {
             Ok(image) => image,
             Err(refused) => return Ok(Err(refused)),
         };
         self.doing(index, "Creating")?;
         let made = ground.create(container, &image, sandbox, attempt).await;
-        let id = match made {
-            Ok(id) => id,
-            Err(refused) => return Ok(Err(refused)),
-        };
-        self.doing(index, "Starting")?;
-        Ok(ground.start(container, &id).await)
+        Ok(match made {
+            Ok(id) => ground.start(container, &id).await,
+            Err(refused) => Err(refused),
+        })
     }
 
     fn note_trouble(&mut self, index: usize, refused: &Refused) {
@@ -346,6 +362,7 @@ impl Driver {
             at: now,
         };
         self.notes.troubles.insert(index, trouble);
+        self.notes.doing.remove(&index);
     }
 
     /// Removes all attempts but the newest two, as kubelet keeps them. What will not go is tried again next time.
@@ -394,7 +411,6 @@ impl Driver {
             let container = ground.plan.containers.get(failed.index);
             self.notes.killed.insert(failed.id.clone(), failed.why);
             hooks::stop(&ground.cri, &failed.id, container, grace_s).await?;
-            self.notes.doing = None;
         }
         Ok(())
     }
@@ -430,7 +446,7 @@ impl Driver {
     }
 
     fn doing(&mut self, index: usize, what: &'static str) -> Result<()> {
-        self.notes.doing = Some((index, what));
+        self.notes.doing.insert(index, what);
         self.show()
     }
 

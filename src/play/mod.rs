@@ -136,7 +136,7 @@ pub async fn up(
             clock: Arc::clone(&options.clock),
             screen: Arc::clone(&screen),
             index,
-            stop: call_off.stop.clone(),
+            call_off: call_off.clone(),
         };
         let until = if up.detach { Until::Up } else { Until::Ended };
         async move { Driver::new(ground, setting).run(until).await }
@@ -163,7 +163,12 @@ pub async fn up(
             }
             Ok(Outcome::Failed(why)) => {
                 well = false;
-                say(&format!("{title}: failed: {why}"))?;
+                let rest = if up.remove {
+                    ""
+                } else {
+                    "; what was made stays until play --down"
+                };
+                say(&format!("{title}: failed: {why}{rest}"))?;
                 true
             }
             Err(error) => {

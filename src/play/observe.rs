@@ -27,6 +27,9 @@ pub(super) struct Facts {
     exits: BTreeMap<String, Exit>,
 }
 
+/// The exit code that kubelet gives a container whose end nobody saw.
+const UNKNOWN_CODE: i32 = 137;
+
 /// A container and all its earlier attempts.
 #[derive(Debug)]
 pub(super) struct Observed {
@@ -123,12 +126,17 @@ impl Facts {
                     None => {
                         let status = cri.status(&id).await?;
                         let message = last_words(plan, container, &status, attempt, dirs).await?;
-                        let exit = Exit {
+                        let mut exit = Exit {
                             code: status.exit_code,
                             reason: status.reason,
                             message,
                             finished_at: Timestamp(status.finished_at),
                         };
+                        if listed.state() == cri::ContainerState::ContainerUnknown {
+                            // Nobody knows how it ended: not well, as far as a restart policy is concerned.
+                            exit.code = UNKNOWN_CODE;
+                            exit.reason = "ContainerStatusUnknown".into();
+                        }
                         self.exits.insert(id.clone(), exit.clone());
                         exit
                     }

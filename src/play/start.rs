@@ -41,38 +41,54 @@ fn refused(reason: &'static str) -> impl FnOnce(Error) -> Refused {
     move |error| Refused { reason, error }
 }
 
+fn image_refused(name: &str, error: Error) -> Refused {
+    let reason = match error.kind() {
+        Kind::InvalidArgument => "InvalidImageName",
+        _ => "ErrImagePull",
+    };
+    refused(reason)(error.context(format!("image {name}")))
+}
+
 impl Ground {
-    /// Makes sure of the image.
+    /// The container's image where it is here already and need not be pulled.
     ///
     /// # Errors
-    /// `ErrImageNeverPull`, `InvalidImageName`, `ErrImagePull`.
-    pub(super) async fn image(
+    /// `ErrImageNeverPull`, and what [`Self::pull`] fails with.
+    pub(super) async fn present(
+        &self,
+        container: &ContainerPlan,
+    ) -> Result<Option<Image>, Refused> {
+        if container.pull == PullPolicy::Always {
+            return Ok(None);
+        }
+        let name = &container.image;
+        let found = self.cri.image(name).await;
+        let found = found.map_err(|error| image_refused(name, error))?;
+        if found.is_none() && container.pull == PullPolicy::Never {
+            let text = format!("image {name} is not on this node and its pull policy is Never");
+            return Err(refused("ErrImageNeverPull")(Error::not_found(text)));
+        }
+        Ok(found)
+    }
+
+    /// Pulls the container's image.
+    ///
+    /// # Errors
+    /// `InvalidImageName`, `ErrImagePull`.
+    pub(super) async fn pull(
         &self,
         container: &ContainerPlan,
         sandbox: &Sandbox,
     ) -> Result<Image, Refused> {
         let name = &container.image;
-        let failed = |error: Error| Refused {
-            reason: match error.kind() {
-                Kind::InvalidArgument => "InvalidImageName",
-                _ => "ErrImagePull",
-            },
-            error: error.context(format!("image {name}")),
+        let pulled = self.cri.pull(name, &sandbox.config).await;
+        let found = match pulled {
+            Ok(()) => self.cri.image(name).await,
+            Err(error) => Err(error),
         };
-        if container.pull != PullPolicy::Always {
-            match self.cri.image(name).await.map_err(failed)? {
-                Some(image) => return Ok(image),
-                None if container.pull == PullPolicy::Never => {
-                    let text =
-                        format!("image {name} is not on this node and its pull policy is Never");
-                    return Err(refused("ErrImageNeverPull")(Error::not_found(text)));
-                }
-                None => {}
-            }
-        }
-        self.cri.pull(name, &sandbox.config).await.map_err(failed)?;
-        let image = self.cri.image(name).await.map_err(failed)?;
-        image.ok_or_else(|| failed(Error::not_found("pulled and yet not there")))
+        found
+            .and_then(|found| found.ok_or_else(|| Error::not_found("pulled and yet not there")))
+            .map_err(|error| image_refused(name, error))
     }
 
     /// Makes the container; its id.

@@ -46,7 +46,9 @@ pub(super) struct Screen {
     out: Box<dyn Write + Send>,
     show: Show,
     pods: Vec<PodLines>,
+    /// The lines of the table that stand on the terminal, and their text.
     drawn: usize,
+    shown: String,
 }
 
 impl Screen {
@@ -57,6 +59,7 @@ impl Screen {
             show,
             pods: vec![PodLines::default(); pods],
             drawn: 0,
+            shown: String::new(),
         }
     }
 
@@ -89,6 +92,10 @@ impl Screen {
             }
             Show::Redraw => {
                 let text = table(&self.pods, now);
+                if self.drawn > 0 && self.shown == text {
+                    return Ok(());
+                }
+                self.shown.clone_from(&text);
                 let up = self.rewind();
                 self.drawn = text.lines().count();
                 // Without wrapping, a line of the table is a line of the terminal.

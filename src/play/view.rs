@@ -19,8 +19,8 @@ pub(super) struct Trouble {
 /// What the driver knows beside what the runtime says.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    /// What is being done to a container now: `Pulling`.
-    pub(super) doing: Option<(usize, &'static str)>,
+    /// What is being done to containers, since they were last seen: `Pulling`.
+    pub(super) doing: BTreeMap<usize, &'static str>,
     pub(super) troubles: BTreeMap<usize, Trouble>,
     /// Why we killed a container ourselves, by id.
     pub(super) killed: BTreeMap<String, String>,
@@ -54,10 +54,9 @@ pub(super) fn lines(
             .into();
             reason.clone_from(&trouble.message);
         }
-        if let Some((at, doing)) = notes.doing
-            && at == index
-        {
-            state = doing.into();
+        if let Some(doing) = notes.doing.get(&index) {
+            state = (*doing).into();
+            reason.clear();
         }
         containers.push(Line {
             name: container.spec.name.clone(),
@@ -139,6 +138,7 @@ fn pod_state(plan: &Plan, lines: &[Line], verdict: &Verdict) -> String {
                 "Completed",
                 "Waiting",
                 "Created",
+                "Stopping",
                 "PodInitializing",
             ];
             !plain.contains(state)
@@ -148,14 +148,11 @@ fn pod_state(plan: &Plan, lines: &[Line], verdict: &Verdict) -> String {
         Phase::Succeeded => "Completed".into(),
         Phase::Failed => "Error".into(),
         Phase::Initializing { done, total } => match found(true) {
-            Some(word @ ("Pulling" | "Creating" | "Starting")) => {
-                format!("Init:{done}/{total} {word}")
-            }
+            Some("Pulling" | "Creating") | None => format!("Init:{done}/{total}"),
             Some(word) => format!("Init:{word}"),
-            None => format!("Init:{done}/{total}"),
         },
         Phase::Running => match found(false) {
-            Some("Pulling" | "Creating" | "Starting") => "ContainerCreating".into(),
+            Some("Pulling" | "Creating") => "ContainerCreating".into(),
             Some(word) => word.into(),
             None if lines.iter().any(|line| line.state == "Waiting") => "ContainerCreating".into(),
             None => "Running".into(),

@@ -53,6 +53,8 @@ pub(super) struct State {
     /// Exit codes of commands, by their first word; 0 without an entry.
     pub(super) commands: BTreeMap<String, i32>,
     pub(super) sandboxes: BTreeMap<String, (cri::PodSandboxConfig, bool)>,
+    /// How long a sandbox takes.
+    pub(super) slow_sandbox: Duration,
     containers: BTreeMap<String, Held>,
     made: usize,
 }
@@ -95,7 +97,12 @@ impl World {
         }
     }
 
-    pub(super) fn run_sandbox(&self, config: cri::PodSandboxConfig) -> Result<String, Status> {
+    pub(super) async fn run_sandbox(
+        &self,
+        config: cri::PodSandboxConfig,
+    ) -> Result<String, Status> {
+        let wait = self.state().slow_sandbox;
+        tokio::time::sleep(wait).await;
         let attempt = config.metadata.clone().unwrap_or_default().attempt;
         let mut state = self.called(format!("sandbox {attempt}"))?;
         let id = format!("s{attempt}");

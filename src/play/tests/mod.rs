@@ -289,3 +289,19 @@ async fn a_sandbox_that_ended_is_made_anew() {
     assert_eq!(stage.calls("sandbox"), ["0", "1"]);
     assert_eq!(stage.calls("start"), ["app.0", "app.0"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_in_the_making_is_waited_for_when_the_pod_is_called_off() {
+    let stage = Stage::new("containers: [{name: app, image: i:1}]");
+    stage.world.state().slow_sandbox = Duration::from_secs(5);
+
+    let well = stage.up_for(1).await;
+
+    assert!(well);
+    assert_eq!(
+        stage.calls("").first().map(String::as_str),
+        Some("sandbox 0")
+    );
+    assert_eq!(stage.calls("remove sandbox"), ["s0"]);
+    assert_eq!(stage.calls("start"), Vec::<String>::new());
+}

@@ -59,7 +59,7 @@ service! {
     RuntimeService;
     answered {
     run_pod_sandbox(world, request: RunPodSandboxRequest) -> RunPodSandboxResponse {
-        world.run_sandbox(request.config.unwrap_or_default())
+        world.run_sandbox(request.config.unwrap_or_default()).await
             .map(|pod_sandbox_id| cri::RunPodSandboxResponse { pod_sandbox_id })
     }
     stop_pod_sandbox(world, request: StopPodSandboxRequest) -> StopPodSandboxResponse {
