@@ -43,6 +43,11 @@ impl Dirs {
         self.pod(plan).join("etc-hosts")
     }
 
+    /// Stands there while the pod is being deleted.
+    pub(super) fn deleting(&self, plan: &Plan) -> PathBuf {
+        self.pod(plan).join("deleting")
+    }
+
     pub(super) fn termination_message(
         &self,
         plan: &Plan,

@@ -15,7 +15,7 @@ use super::{hooks, pod, volumes};
 use crate::model::{Context as _, Result};
 use crate::wire::cri;
 
-/// Deletes the pod of `plan`; `grace_s` overrides the manifest's grace period. Whether there was one.
+/// Deletes the pod of `plan`, and ends whoever runs it in the foreground; `grace_s` overrides the manifest's grace period. Whether there was one.
 ///
 /// # Errors
 /// Those of the runtime; what is left is deleted by the same call again.
@@ -25,6 +25,8 @@ pub(super) async fn delete(
     dirs: &Dirs,
     grace_s: Option<i64>,
 ) -> Result<bool> {
+    let mark = dirs.deleting(plan);
+    blocking(move || volumes::mark_deleting_blocking(&mark)).await?;
     let sandboxes = cri.sandboxes(pod::identity(plan)).await?;
     let containers = cri.containers(pod::identity(plan)).await?;
     stop_containers(cri, plan, &containers, grace_s.unwrap_or(plan.grace_s)).await?;

@@ -55,6 +55,18 @@ fn content(record: &[u8]) -> Vec<u8> {
     text
 }
 
+/// The newest attempt of `container` that left a log in `directory`.
+pub(super) fn newest_attempt_blocking(directory: &Path, container: &str) -> Option<u32> {
+    let entries = std::fs::read_dir(directory.join(container));
+    let names = entries.into_iter().flatten().flatten();
+    names
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?.strip_suffix(".log")?.parse().ok()
+        })
+        .max()
+}
+
 /// One container's logs, attempt after attempt.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -68,14 +80,7 @@ pub(super) struct Reader {
 impl Reader {
     /// A reader from the newest attempt on.
     fn newest_blocking(directory: &Path, container: &str) -> Self {
-        let entries = std::fs::read_dir(directory.join(container));
-        let names = entries.into_iter().flatten().flatten();
-        let newest = names
-            .filter_map(|entry| {
-                let name = entry.file_name();
-                name.to_str()?.strip_suffix(".log")?.parse().ok()
-            })
-            .max();
+        let newest = newest_attempt_blocking(directory, container);
         Self {
             directory: directory.to_owned(),
             container: container.to_owned(),

@@ -151,6 +151,10 @@ pub async fn up(
                 say(&format!("{title}: runs; play --down ends it"))?;
                 false
             }
+            Ok(Outcome::Deleted) => {
+                say(&format!("{title}: is deleted by somebody else"))?;
+                continue;
+            }
             Ok(Outcome::Interrupted) => {
                 say(&format!("{title}: deleting it"))?;
                 let graceful = down::delete(&cri, plan, &options.dirs, None);

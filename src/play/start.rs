@@ -6,6 +6,7 @@ use super::client::{Cri, Image};
 use super::container::{Found, container_config, termination_mount};
 use super::defaults::{ContainerPlan, Plan, PullPolicy};
 use super::dirs::{Dirs, text};
+use super::logs::newest_attempt_blocking;
 use super::manifest::ConfigMaps;
 use super::observe::blocking;
 use super::{env, hooks, volumes};
@@ -89,6 +90,21 @@ impl Ground {
         found
             .and_then(|found| found.ok_or_else(|| Error::not_found("pulled and yet not there")))
             .map_err(|error| image_refused(name, error))
+    }
+
+    /// The attempt to begin with, where the runtime knows none: the one after the newest that left a log, so that no
+    /// log is written twice. As kubelet counts.
+    ///
+    /// # Errors
+    /// `Internal` where the thread that looks is lost.
+    pub(super) async fn first_attempt(&self, index: usize) -> Result<u32> {
+        let directory = self.dirs.log_directory(&self.plan);
+        let Some(container) = self.plan.containers.get(index) else {
+            return Ok(0);
+        };
+        let name = container.spec.name.clone();
+        let newest = blocking(move || Ok(newest_attempt_blocking(&directory, &name))).await?;
+        Ok(newest.map_or(0, |newest| newest.saturating_add(1)))
     }
 
     /// Makes the container; its id.

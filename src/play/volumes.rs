@@ -288,6 +288,22 @@ pub(super) fn write_hosts_blocking(path: &Path, content: &str) -> Result<()> {
     files::write_atomic_blocking(path, content.as_bytes(), 0o644)
 }
 
+/// Says that the pod is being deleted, to whoever runs it. A pod without files here has nobody to be told.
+///
+/// # Errors
+/// `Internal` where the host refuses.
+pub(super) fn mark_deleting_blocking(mark: &Path) -> Result<()> {
+    if mark.parent().is_some_and(Path::exists) {
+        files::write_atomic_blocking(mark, b"", 0o600)?;
+    }
+    Ok(())
+}
+
+/// Whether the pod, whose files were there before, is being deleted or has been.
+pub(super) fn is_deleted_blocking(mark: &Path) -> bool {
+    mark.exists() || !mark.parent().is_some_and(Path::exists)
+}
+
 /// Makes an empty file that any user may write, for a container's last words, and the directory of its logs.
 ///
 /// # Errors

@@ -305,3 +305,34 @@ async fn a_sandbox_in_the_making_is_waited_for_when_the_pod_is_called_off() {
     assert_eq!(stage.calls("remove sandbox"), ["s0"]);
     assert_eq!(stage.calls("start"), Vec::<String>::new());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_elsewhere_ends_the_run() {
+    let stage = Stage::new("containers: [{name: app, image: i:1}]");
+    let elsewhere = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        down(&stage.options, None, &mut Vec::new()).await
+    };
+
+    let (well, deleted) = tokio::join!(stage.up(false, CallOff::default()), elsewhere);
+
+    assert!(well.unwrap());
+    deleted.unwrap();
+    assert_eq!(stage.calls("sandbox"), ["0"]);
+    assert_eq!(stage.calls("start"), ["app.0"]);
+    stage.tells(&["deleted by somebody else"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_run_again_counts_on_and_keeps_the_logs_of_its_last_run() {
+    let stage = Stage::new("restartPolicy: Never\ncontainers: [{name: app, image: i:1}]");
+    stage.world.script("app", &[Act::End(0, 1)]);
+    assert!(stage.up(false, CallOff::default()).await.unwrap());
+    let logs = stage.options.dirs.logs.join("default_web_u1/app");
+    std::fs::write(logs.join("0.log"), "").unwrap();
+
+    assert!(stage.up(false, CallOff::default()).await.unwrap());
+
+    assert_eq!(stage.calls("sandbox"), ["0", "1"]);
+    assert_eq!(stage.calls("start"), ["app.0", "app.1"]);
+}

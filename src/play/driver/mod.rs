@@ -1,21 +1,23 @@
 //! Runs one pod: sees, decides, acts, and shows it, until the pod has ended or somebody calls it off. What was seen
 //! is all that decides, so a pod that runs already is simply taken over.
 
+mod sandbox;
+mod show;
+
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::defaults::{RestartPolicy, Role};
-use super::dirs::log_path;
-use super::lifecycle::{Backoff, Phase, Seen, Step, Verdict, decide};
-use super::observe::{Facts, Observed, blocking, remove_log_blocking};
-use super::probes::{Health, Patient};
-use super::start::{Ground, Refused, Sandbox, hosts_file};
-use super::status::{PodLines, Screen};
-use super::view::{self, Notes, Trouble};
-use super::{CallOff, hooks, pod, volumes};
-use crate::model::{Clock, Context as _, Error, Kind, Result, Timestamp};
-use crate::wire::cri;
+use crate::model::{Clock, Error, Kind, Result, Timestamp};
+use crate::play::defaults::Role;
+use crate::play::dirs::log_path;
+use crate::play::lifecycle::{Backoff, Phase, Seen, Step, Verdict, decide};
+use crate::play::observe::{Facts, Observed, blocking, remove_log_blocking};
+use crate::play::probes::{Health, Patient};
+use crate::play::start::{Ground, Refused, Sandbox};
+use crate::play::status::Screen;
+use crate::play::view::{Notes, Trouble};
+use crate::play::{CallOff, hooks};
 
 /// How often the runtime is asked.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -39,6 +41,8 @@ pub(super) enum Outcome {
     Failed(String),
     Up,
     Interrupted,
+    /// Somebody else deletes it.
+    Deleted,
 }
 
 /// The output that all pods of one call share.
@@ -132,6 +136,9 @@ impl Driver {
 
     /// One round. The outcome, once there is one.
     async fn turn(&mut self, until: Until) -> Result<Option<Outcome>> {
+        if self.is_deleted().await? {
+            return Ok(Some(Outcome::Deleted));
+        }
         let Some(sandbox) = self.sandbox().await? else {
             return Ok(Some(Outcome::Failed("the sandbox ended".into())));
         };
@@ -167,82 +174,6 @@ impl Driver {
         self.clear_old_attempts(&observed).await;
         self.probe(&sandbox, &observed.seen).await?;
         Ok(None)
-    }
-
-    /// The pod's sandbox, made where there is none that is ready. None where the one we had has ended and the pod is
-    /// never to be restarted.
-    async fn sandbox(&mut self) -> Result<Option<Sandbox>> {
-        let ground = self.ground.clone();
-        let (plan, cri) = (&ground.plan, &ground.cri);
-        let found = cri.sandboxes(pod::identity(plan)).await?;
-        let attempt_of = |item: &cri::PodSandbox| item.metadata.as_ref().map_or(0, |m| m.attempt);
-        let ready = found
-            .iter()
-            .find(|item| item.state() == cri::PodSandboxState::SandboxReady);
-        if let (Some(known), Some(ready)) = (&self.sandbox, ready)
-            && known.id == ready.id
-        {
-            return Ok(Some(known.clone()));
-        }
-        if self.sandbox.is_some() && plan.restart == RestartPolicy::Never {
-            return Ok(None);
-        }
-        let (shared, maps) = (Arc::clone(plan), Arc::clone(&ground.config_maps));
-        let dirs = ground.dirs.clone();
-        let (node_dns, node_hosts) = blocking(move || {
-            volumes::prepare_blocking(&shared, &maps, &dirs)?;
-            let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-            Ok((read("/etc/resolv.conf"), read("/etc/hosts")))
-        })
-        .await?;
-        let attempt = match (ready, found.first()) {
-            (Some(ready), _) => attempt_of(ready),
-            (None, Some(old)) => attempt_of(old).saturating_add(1),
-            (None, None) => 0,
-        };
-        let parent = &self.setting.cgroup_parent;
-        let config = pod::sandbox_config(plan, attempt, &ground.dirs, parent, &node_dns)?;
-        let id = match ready {
-            Some(ready) => ready.id.clone(),
-            None => {
-                for old in &found {
-                    cri.stop_sandbox(&old.id).await?;
-                    cri.remove_sandbox(&old.id).await?;
-                }
-                self.begin_anew();
-                self.make_sandbox(config.clone()).await?
-            }
-        };
-        let addresses = cri.addresses(&id).await?;
-        let path = ground.dirs.hosts(plan);
-        let hosts = hosts_file(plan, &addresses, &node_hosts);
-        blocking(move || volumes::write_hosts_blocking(&path, &hosts)).await?;
-        let made = Sandbox {
-            id,
-            addresses,
-            config,
-        };
-        self.sandbox = Some(made.clone());
-        Ok(Some(made))
-    }
-
-    async fn make_sandbox(&mut self, config: cri::PodSandboxConfig) -> Result<String> {
-        let directory = config.log_directory.clone();
-        blocking(move || crate::sys::files::make_dir_blocking(directory.as_ref(), 0o755)).await?;
-        self.notes.pod = "making the sandbox".into();
-        self.show()?;
-        let _making = self.making.lock().await;
-        let made = self.ground.cri.run_sandbox(config).await;
-        made.context(|| "FailedCreatePodSandBox".into())
-    }
-
-    /// A new sandbox: what was known of the old one's containers no longer counts.
-    fn begin_anew(&mut self) {
-        self.sandbox = None;
-        self.last = None;
-        self.notes = Notes::default();
-        self.facts = Facts::default();
-        self.health = Health::default();
     }
 
     async fn observe(&mut self, sandbox: &Sandbox) -> Result<Observed> {
@@ -306,7 +237,11 @@ impl Driver {
                 if let Some(Seen::Exited { exit, .. }) = seen.get(*index) {
                     self.crashes.note(*index, exit.finished_at, now);
                 }
-                let brought = self.bring_up(*index, *attempt, sandbox).await?;
+                let attempt = match seen.get(*index) {
+                    Some(Seen::Missing) => self.ground.first_attempt(*index).await?,
+                    _ => *attempt,
+                };
+                let brought = self.bring_up(*index, attempt, sandbox).await?;
                 match brought {
                     Ok(()) => {
                         self.notes.troubles.remove(index);
@@ -413,69 +348,5 @@ impl Driver {
             hooks::stop(&ground.cri, &failed.id, container, grace_s).await?;
         }
         Ok(())
-    }
-
-    fn is_up(&self, seen: &[Seen]) -> bool {
-        let containers = self.ground.plan.containers.iter();
-        let mut apps = containers
-            .zip(seen)
-            .filter(|(container, _)| container.role == Role::App);
-        apps.all(|(_, seen)| {
-            let well = matches!(seen, Seen::Running { started: true, .. });
-            well || matches!(seen, Seen::Exited { exit, .. } if exit.code == 0)
-        })
-    }
-
-    /// The first container that ended badly.
-    fn why(&self, seen: &[Seen]) -> String {
-        let containers = self.ground.plan.containers.iter();
-        let failed = containers
-            .zip(seen)
-            .find_map(|(container, seen)| match seen {
-                Seen::Exited { exit, .. } if exit.code != 0 => Some((container, exit)),
-                _ => None,
-            });
-        match failed {
-            Some((container, exit)) => {
-                let name = &container.spec.name;
-                let text = format!("container {name}: {}, exit code {}", exit.reason, exit.code);
-                format!("{text} {}", exit.message).trim_end().to_owned()
-            }
-            None => "a container failed".into(),
-        }
-    }
-
-    fn doing(&mut self, index: usize, what: &'static str) -> Result<()> {
-        self.notes.doing.insert(index, what);
-        self.show()
-    }
-
-    fn show(&self) -> Result<()> {
-        let plan = &self.ground.plan;
-        let addresses = self.sandbox.as_ref().map(|known| known.addresses.clone());
-        let lines = match &self.last {
-            Some((seen, verdict)) => {
-                let addresses = addresses.unwrap_or_default();
-                view::lines(plan, &addresses, seen, verdict, &self.notes)
-            }
-            None => PodLines {
-                title: plan.title(),
-                state: "Pending".into(),
-                reason: self.notes.pod.clone(),
-                ..Default::default()
-            },
-        };
-        let now = self.setting.clock.now();
-        let mut screen = self.screen();
-        screen.update(self.setting.index, lines, now)
-    }
-
-    fn say(&self, text: &str) -> Result<()> {
-        self.screen().say(text)
-    }
-
-    fn screen(&self) -> std::sync::MutexGuard<'_, Screen> {
-        let screen = &self.setting.screen;
-        screen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
