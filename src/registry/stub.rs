@@ -2,7 +2,7 @@
 //! the connection after each answer. It runs on threads of its own, so that a test may pause tokio's clock.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -67,15 +67,44 @@ pub(crate) struct Stub {
 }
 
 impl Stub {
+    /// A plain server.
     pub(crate) fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(script, |stream, script, log| {
+            let done = serve(&stream, script, log);
+            if done.is_some() {
+                stream.shutdown(std::net::Shutdown::Write).ok();
+            }
+        })
+    }
+
+    /// A server that speaks TLS, with a certificate for 127.0.0.1 of the CA in `tests/tls/ca.pem`.
+    pub(crate) fn start_tls(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        let config = tls_config();
+        Self::listen(script, move |mut stream, script, log| {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut tls = rustls::StreamOwned::new(connection, stream.try_clone().unwrap());
+            if serve(&mut tls, script, log).is_some() {
+                tls.conn.send_close_notify();
+                tls.flush().ok();
+                stream.flush().ok();
+            }
+        })
+    }
+
+    fn listen(
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+        serve: impl Fn(TcpStream, &Script, &Mutex<Vec<Seen>>) + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let script: Arc<Script> = Arc::new(script);
+        let serve = Arc::new(serve);
         let log = Arc::clone(&seen);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (script, log) = (Arc::clone(&script), Arc::clone(&log));
+                let serve = Arc::clone(&serve);
                 std::thread::spawn(move || serve(stream, &*script, &log));
             }
         });
@@ -100,13 +129,24 @@ impl Stub {
     }
 }
 
-fn serve(mut stream: TcpStream, script: &Script, log: &Mutex<Vec<Seen>>) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
-    // A TLS hello begins with a zero-filled binary head; a plain server says so.
+fn tls_config() -> Arc<rustls::ServerConfig> {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    super::install_crypto_provider();
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("tests/tls/cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tests/tls/key.pem")).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key);
+    Arc::new(config.unwrap())
+}
+
+fn serve(stream: impl Read + Write, script: &Script, log: &Mutex<Vec<Seen>>) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    // A TLS hello begins with this byte; a plain server says that it does not understand.
     if reader.fill_buf().ok()?.first() == Some(&0x16) {
-        stream
-            .write_all(b"HTTP/1.0 400 Bad Request\r\n\r\nplain HTTP only")
-            .ok()?;
+        let refusal = b"HTTP/1.0 400 Bad Request\r\n\r\nplain HTTP only";
+        reader.get_mut().write_all(refusal).ok()?;
         return None;
     }
     let mut line = String::new();
@@ -153,6 +193,7 @@ fn serve(mut stream: TcpStream, script: &Script, log: &Mutex<Vec<Seen>>) -> Opti
         head.push_str(&format!("Content-Length: {}\r\n", reply.body.len()));
     }
     head.push_str("\r\n");
+    let stream = reader.get_mut();
     stream.write_all(head.as_bytes()).ok()?;
     if !is_head {
         let end = reply
@@ -161,7 +202,7 @@ fn serve(mut stream: TcpStream, script: &Script, log: &Mutex<Vec<Seen>>) -> Opti
             .min(reply.body.len());
         stream.write_all(&reply.body[..end]).ok()?;
     }
-    stream.shutdown(std::net::Shutdown::Write).ok()
+    stream.flush().ok()
 }
 
 /// Blobs and manifests of one repository, answered as a registry would.

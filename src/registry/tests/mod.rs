@@ -12,6 +12,7 @@ const SECRET: &str = "S3cretXYZ";
 
 mod auth;
 mod fetching;
+mod over_tls;
 mod resolving;
 
 fn settings() -> Settings {
