@@ -111,7 +111,7 @@ impl Images {
             snapshotter: &snapshotter,
         };
         unpack
-            .run(&facts, &bring, 2)
+            .run(&facts.id, &facts.layers, &bring, 2)
             .await
             .context(|| "import image".to_owned())?;
         let mut names = contents.names.clone();

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use futures::stream::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 
 use super::catalog::Entry;
 use super::facts::{Facts, Stored};
 use super::labels::{self, MANAGED, PINNED};
 use super::{Images, pattern};
 use crate::containerd::ImageRecord;
-use crate::model::{Digest, Result};
+use crate::model::{Descriptor, Digest, Result};
 
 /// Images read at once.
 const PARALLEL: usize = 16;
@@ -22,45 +23,68 @@ impl Images {
     /// # Errors
     /// Those of containerd's image list.
     pub async fn load(&self) -> Result<()> {
-        let records = self.inner.containerd.images.list().await?;
-        let mut targets: HashMap<Digest, _> = HashMap::new();
-        for record in &records {
-            targets.insert(record.target.digest.clone(), record.target.clone());
-        }
-        let facts: HashMap<Digest, Arc<Facts>> = futures::stream::iter(targets.into_values())
-            .map(|target| async move {
-                match self.read_stored(&target).await {
-                    Ok(facts) => Some((target.digest, Arc::new(facts))),
-                    Err(error) => {
-                        tracing::warn!(target = %target.digest, %error, "an image cannot be read and is left out");
-                        None
-                    }
-                }
-            })
-            .buffer_unordered(PARALLEL)
-            .filter_map(|read| async move { read })
-            .collect()
+        let images = &self.inner.containerd.images;
+        // Most of the reading is done before writers have to wait; what they wrote meanwhile is read behind the gate.
+        let facts = self
+            .read_targets(&images.list().await?, HashMap::new())
             .await;
         let mut entries = BTreeMap::new();
         let mut foreign = Vec::new();
-        for record in records {
-            let Some(facts) = facts.get(&record.target.digest) else {
-                continue;
-            };
-            if !is_managed(&record) {
-                foreign.push((record.clone(), Arc::clone(facts)));
+        {
+            let _gate = self.inner.records.write().await;
+            let records = images.list().await?;
+            let facts = self.read_targets(&records, facts).await;
+            for record in records {
+                let Some(Some(facts)) = facts.get(&record.target.digest) else {
+                    continue;
+                };
+                if !is_managed(&record) {
+                    foreign.push((record.clone(), Arc::clone(facts)));
+                }
+                let entry = self.entry_of(&record, Arc::clone(facts));
+                entries.insert(record.name, entry);
             }
-            let entry = self.entry_of(&record, Arc::clone(facts));
-            entries.insert(record.name, entry);
+            self.inner.catalog.replace(entries);
+            self.inner.loaded.store(true, Ordering::Release);
         }
-        self.inner.catalog.replace(entries);
-        self.inner
-            .loaded
-            .store(true, std::sync::atomic::Ordering::Release);
         for (record, facts) in foreign {
             self.adopt(&record, &facts).await;
         }
         Ok(())
+    }
+
+    /// The facts of every target that `known` does not hold; `None` for one that cannot be read.
+    async fn read_targets(
+        &self,
+        records: &[ImageRecord],
+        mut known: HashMap<Digest, Option<Arc<Facts>>>,
+    ) -> HashMap<Digest, Option<Arc<Facts>>> {
+        let mut wanted: HashMap<&Digest, &Descriptor> = HashMap::new();
+        for record in records {
+            if !known.contains_key(&record.target.digest) {
+                wanted.insert(&record.target.digest, &record.target);
+            }
+        }
+        let jobs: Vec<_> = wanted
+            .into_values()
+            .map(|target| self.read_or_warn(target).boxed())
+            .collect();
+        let mut read = futures::stream::iter(jobs).buffer_unordered(PARALLEL);
+        while let Some((digest, facts)) = read.next().await {
+            known.insert(digest, facts);
+        }
+        known
+    }
+
+    async fn read_or_warn(&self, target: &Descriptor) -> (Digest, Option<Arc<Facts>>) {
+        let facts = match self.read_stored(target).await {
+            Ok(facts) => Some(Arc::new(facts)),
+            Err(error) => {
+                tracing::warn!(target = %target.digest, %error, "an image cannot be read and is left out");
+                None
+            }
+        };
+        (target.digest.clone(), facts)
     }
 
     /// Takes over what containerd says about the record `name` now: after an event, or after writing it.
@@ -68,50 +92,66 @@ impl Images {
     /// # Errors
     /// Those of containerd.
     pub async fn refresh(&self, name: &str) -> Result<()> {
-        let record = match self.inner.containerd.images.get(name).await {
-            Ok(record) => record,
+        let known = self.inner.catalog.entry(name).map(|entry| entry.facts);
+        let facts = match self.inner.containerd.images.get(name).await {
+            Err(error) if error.is_not_found() => match known {
+                Some(facts) => facts,
+                None => return Ok(()),
+            },
+            Err(error) => return Err(error),
+            Ok(record) => match known {
+                Some(facts) if facts.target.digest == record.target.digest => facts,
+                _ => Arc::new(self.read_stored(&record.target).await?),
+            },
+        };
+        match self.settle(name, &facts).await? {
+            Some(record) if !is_managed(&record) => {
+                self.adopt(&record, &facts).await;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks for the record again while nobody of ours can change it, and takes over the answer.
+    async fn settle(&self, name: &str, facts: &Arc<Facts>) -> Result<Option<ImageRecord>> {
+        let _gate = self.inner.records.read().await;
+        let _turn = self.inner.locks.hold(record_lock(&facts.id)).await;
+        match self.inner.containerd.images.get(name).await {
+            Ok(record) if record.target.digest == facts.target.digest => {
+                let entry = self.entry_of(&record, Arc::clone(facts));
+                self.inner.catalog.put([(name.to_owned(), entry)]);
+                Ok(Some(record))
+            }
+            Ok(_changed_again) => Ok(None), // an event of its own follows
             Err(error) if error.is_not_found() => {
                 self.inner.catalog.remove(&[name.to_owned()]);
-                return Ok(());
+                Ok(None)
             }
-            Err(error) => return Err(error),
-        };
-        let known = self.inner.catalog.entry(name);
-        let facts = match known {
-            Some(entry) if entry.facts.target.digest == record.target.digest => entry.facts,
-            _ => Arc::new(self.read_stored(&record.target).await?),
-        };
-        {
-            let _turn = self.inner.locks.hold(record_lock(&facts.id)).await;
-            // Asked again under the lock: a removal may have come in between.
-            match self.inner.containerd.images.get(name).await {
-                Ok(again) if again.target.digest == record.target.digest => {
-                    let entry = self.entry_of(&again, Arc::clone(&facts));
-                    self.inner.catalog.put([(name.to_owned(), entry)]);
-                }
-                Ok(_changed_again) => return Ok(()), // its own event follows
-                Err(error) if error.is_not_found() => {
-                    self.inner.catalog.remove(&[name.to_owned()]);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            }
+            Err(error) => Err(error),
         }
-        if !is_managed(&record) {
-            self.adopt(&record, &facts).await;
-        }
-        Ok(())
     }
 
     /// Gives an image that another client made an id record and the label of managed images.
     async fn adopt(&self, record: &ImageRecord, facts: &Arc<Facts>) {
-        let names = [record.name.clone(), facts.id.to_string()];
-        if let Err(error) = self.write_records(facts, &names, None).await {
-            tracing::warn!(image = %record.name, %error, "an image of another client could not be adopted");
+        let adopted = async {
+            // The other client may have changed its mind: its record is not to be brought back.
+            let now = self.inner.containerd.images.get(&record.name).await?;
+            if now.target.digest != record.target.digest {
+                return Ok(());
+            }
+            let names = [record.name.clone(), facts.id.to_string()];
+            self.write_records(facts, &names, None).await
+        };
+        match adopted.await {
+            Err(error) if !error.is_not_found() => {
+                tracing::warn!(image = %record.name, %error, "an image of another client could not be adopted");
+            }
+            _ => {}
         }
     }
 
-    pub(super) async fn read_stored(&self, target: &crate::model::Descriptor) -> Result<Facts> {
+    pub(super) async fn read_stored(&self, target: &Descriptor) -> Result<Facts> {
         let content = &*self.inner.containerd.content;
         Facts::read(&Stored(content), target, &self.inner.platforms).await
     }
@@ -140,6 +180,7 @@ impl Images {
         names: &[String],
         lease: Option<&crate::containerd::LeaseId>,
     ) -> Result<()> {
+        let _gate = self.inner.records.read().await;
         let _turn = self.inner.locks.hold(record_lock(&facts.id)).await;
         let pinned = names.iter().any(|name| self.is_pinned(name));
         for name in names {

@@ -1,47 +1,35 @@
 //! Unpacking an image that is here, for a snapshotter that has no snapshots of it: another handler's, or one whose
-//! snapshots were removed behind our back.
+//! snapshots were removed behind our back. Nothing is fetched.
 
 use futures::future::BoxFuture;
 
 use super::Images;
 use super::unpack::{BringLayer, Unpack};
 use super::view::ImageView;
-use crate::containerd::Content;
-use crate::model::{Context, Descriptor, Result};
-
-/// Layers must be in the content store already.
-struct Here<'a>(&'a dyn Content);
-
-impl BringLayer for Here<'_> {
-    fn bring<'a>(&'a self, layer: &'a Descriptor) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let found = self.0.info(&layer.digest).await;
-            found
-                .map(drop)
-                .context(|| "the layer's blob is not on this node; pull the image again".to_owned())
-        })
-    }
-}
+use crate::containerd::{Content, LeaseId, Leases};
+use crate::model::{Context, Descriptor, Error, Result};
 
 impl Images {
     /// Unpacks `image` into `snapshotter`, as far as its snapshots are not there.
     ///
     /// # Errors
-    /// `NotFound` where a blob that is needed is gone; those of containerd; `Aborted` where a layer is not what the
-    /// configuration says.
+    /// `FailedPrecondition` where a blob that is needed is gone; those of containerd; `Aborted` where a layer is not
+    /// what the configuration says.
     pub async fn ensure_unpacked(&self, image: &ImageView, snapshotter: &str) -> Result<()> {
         let inner = &self.inner;
-        let facts = self.read_stored(&image.target).await?;
+        let containerd = &inner.containerd;
+        let target = &image.target.digest;
         let lease = inner
             .leases
-            .take(
-                &inner.containerd.leases,
-                &*inner.clock,
-                &image.target.digest,
-            )
+            .take(&containerd.leases, &*inner.clock, target)
             .await?;
+        let here = Here {
+            content: &*containerd.content,
+            leases: &*containerd.leases,
+            lease: lease.id(),
+        };
         let unpack = Unpack {
-            containerd: &inner.containerd,
+            containerd,
             locks: &inner.locks,
             supervisor: &inner.supervisor,
             clock: &*inner.clock,
@@ -49,9 +37,38 @@ impl Images {
             snapshotter,
         };
         unpack
-            .run(&facts, &Here(&*inner.containerd.content), 1)
-            .await?;
+            .run(&image.id, &image.layers, &here, 1)
+            .await
+            .context(|| format!("unpack image {} for {snapshotter}", image.id))?;
         lease.release().await;
         Ok(())
+    }
+}
+
+/// Layers that must be in the content store already.
+struct Here<'a> {
+    content: &'a dyn Content,
+    leases: &'a dyn Leases,
+    lease: &'a LeaseId,
+}
+
+impl BringLayer for Here<'_> {
+    fn bring<'a>(&'a self, layer: &'a Descriptor) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            match self.content.info(&layer.digest).await {
+                // To have seen a blob does not keep it: the lease must name it.
+                Ok(_there) => {
+                    let digest = layer.digest.as_str();
+                    self.leases
+                        .add_resource(self.lease, "content", digest)
+                        .await
+                }
+                Err(error) if error.is_not_found() => Err(Error::precondition(format!(
+                    "layer {}: its blob is not on this node any more; pull the image again",
+                    layer.digest
+                ))),
+                Err(error) => Err(error),
+            }
+        })
     }
 }

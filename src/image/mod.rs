@@ -20,7 +20,6 @@ mod pattern;
 mod pull;
 mod remove;
 mod store;
-mod tailor;
 #[cfg(test)]
 mod tests;
 mod unpack;
@@ -29,6 +28,8 @@ mod view;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::RwLock;
 
 pub use config_blob::{ImageConfig, ImageUser};
 pub use facts::Layer;
@@ -83,6 +84,9 @@ struct Inner {
     platforms: PlatformVector,
     catalog: Catalog,
     loaded: AtomicBool,
+    /// Shared by whoever writes records and the catalog together; a load, which replaces the catalog by what it was
+    /// told before, holds it alone.
+    records: RwLock<()>,
     locks: Locks,
     leases: LeaseBook,
     pulls: Joined<PullKey, Digest>,
@@ -104,6 +108,7 @@ impl Images {
                 platforms: PlatformVector::of_this_machine(),
                 catalog: Catalog::default(),
                 loaded: AtomicBool::new(false),
+                records: RwLock::new(()),
                 locks: Locks::default(),
                 leases: LeaseBook::default(),
                 usages: Usages::default(),

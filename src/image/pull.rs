@@ -211,8 +211,11 @@ impl Pull<'_> {
             snapshotter: self.snapshotter,
         };
         let parallel = config.images.max_concurrent_downloads.get();
-        self.step(Step::Layers, unpack.run(&facts, &fetch, parallel))
-            .await?;
+        self.step(
+            Step::Layers,
+            unpack.run(&facts.id, &facts.layers, &fetch, parallel),
+        )
+        .await?;
         let names = record_names(self.reference, &facts);
         let writing = self.images.write_records(&facts, &names, Some(lease.id()));
         self.step(Step::Records, writing).await?;

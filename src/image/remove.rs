@@ -15,6 +15,7 @@ impl Images {
         let Some(image) = self.resolve_local(text)? else {
             return Ok(());
         };
+        let _gate = self.inner.records.read().await;
         let _turn = self.inner.locks.hold(record_lock(&image.id)).await;
         // Another removal, or a pull that moved a tag here, may have come first.
         let Some(image) = self.inner.catalog.snapshot().by_id(&image.id) else {

@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use super::facts::{Facts, Layer};
+use super::facts::Layer;
 use super::labels::{self, SNAPSHOT_REF, UNCOMPRESSED};
 use super::locks::Locks;
 use crate::containerd::{Containerd, LeaseId, RootfsMount, SnapshotRequest, Snapshots};
@@ -85,43 +85,44 @@ impl Drop for Prepared {
 }
 
 impl Unpack<'_> {
-    /// Unpacks all layers. `parallel` blobs are brought at once.
+    /// Unpacks all layers of the image `id`, bottom first. `parallel` blobs are brought at once.
     ///
     /// # Errors
     /// Those of `bring` and of containerd; `Aborted` where a layer is not what the configuration says. Dropping the
     /// future stops the work; a half-made layer is removed by a task of its own.
     pub(super) async fn run(
         &self,
-        facts: &Facts,
+        id: &Digest,
+        layers: &[Layer],
         bring: &dyn BringLayer,
         parallel: usize,
     ) -> Result<()> {
-        let Some(top) = facts.layers.last() else {
+        let Some(top) = layers.last() else {
             return Ok(());
         };
-        for (at, layer) in facts.layers.iter().enumerate() {
-            if let Some(claim) = self.claim(layer, parent(&facts.layers, at)).await? {
-                self.from(facts, at, claim, bring, parallel).await?;
+        for (at, layer) in layers.iter().enumerate() {
+            if let Some(claim) = self.claim(layer, parent(layers, at)).await? {
+                self.from(layers, at, claim, bring, parallel).await?;
                 break;
             }
         }
         let label = labels::snapshot_of(self.snapshotter, &top.chain_id);
-        self.containerd.content.label(&facts.id, label).await
+        self.containerd.content.label(id, label).await
     }
 
     /// Brings and applies the layers from `start` up, whose snapshot is claimed already.
     async fn from(
         &self,
-        facts: &Facts,
+        layers: &[Layer],
         start: usize,
         claim: Claim,
         bring: &dyn BringLayer,
         parallel: usize,
     ) -> Result<()> {
-        let layers = facts.layers.get(start..).unwrap_or_default();
+        let missing = layers.get(start..).unwrap_or_default();
         let (done, arrived): (Vec<_>, Vec<_>) =
-            layers.iter().map(|_| oneshot::channel::<()>()).unzip();
-        let jobs: Vec<BoxFuture<'_, Result<()>>> = layers
+            missing.iter().map(|_| oneshot::channel::<()>()).unzip();
+        let jobs: Vec<BoxFuture<'_, Result<()>>> = missing
             .iter()
             .zip(done)
             .map(|(layer, done)| announce(bring.bring(&layer.blob), done).boxed())
@@ -131,7 +132,7 @@ impl Unpack<'_> {
             .try_collect::<()>();
         let applying = async {
             let mut claim = Some(claim);
-            for ((at, layer), arrived) in facts.layers.iter().enumerate().skip(start).zip(arrived) {
+            for ((at, layer), arrived) in layers.iter().enumerate().skip(start).zip(arrived) {
                 arrived.await.map_err(|_dropped| {
                     let digest = &layer.blob.digest;
                     Error::new(
@@ -141,7 +142,7 @@ impl Unpack<'_> {
                 })?;
                 let claim = match claim.take() {
                     Some(claim) => Some(claim),
-                    None => self.claim(layer, parent(&facts.layers, at)).await?,
+                    None => self.claim(layer, parent(layers, at)).await?,
                 };
                 if let Some(claim) = claim {
                     self.complete(layer, claim).await?;

@@ -95,6 +95,8 @@ async fn rootfs(node: &Node, view: &ImageView) -> std::path::PathBuf {
         snapshotter: "native".into(),
         key: "look".into(),
         parent: view.chain_id.as_ref().unwrap().to_string(),
+        // Nothing refers to it, and garbage is collected while we look.
+        labels: BTreeMap::from([("containerd.io/gc.root".to_owned(), "1".to_owned())]),
         ..SnapshotRequest::default()
     };
     let mounts = containerd.snapshots.prepare(&request).await.unwrap();

@@ -221,3 +221,36 @@ async fn the_file_system_is_told_before_and_after_measuring() {
     assert_eq!(asked(&rig), 1, "a committed snapshot is measured once");
     assert!(rig.images.fs_info()[0].mountpoint.is_dir());
 }
+
+#[tokio::test]
+async fn loads_at_any_time_neither_lose_nor_revive_an_image() {
+    let mut shelf = Shelf::default();
+    for n in 0..12 {
+        make(&mut shelf, Some(&format!("v{n}")), &[&format!("layer {n}")]);
+    }
+    let stub = serve(shelf);
+    let rig = Rig::loaded().await;
+
+    let churn = async {
+        for n in 0..12 {
+            let id = rig.pull(&stub, &format!(":v{n}")).await.unwrap();
+            assert!(
+                rig.images.resolve_local(id.as_str()).unwrap().is_some(),
+                "v{n} pulled"
+            );
+            if n % 2 == 0 {
+                rig.images.remove(id.as_str()).await.unwrap();
+                assert!(
+                    rig.images.resolve_local(id.as_str()).unwrap().is_none(),
+                    "v{n} removed"
+                );
+            }
+        }
+    };
+    tokio::select! {
+        () = churn => {}
+        () = async { loop { rig.images.load().await.unwrap() } } => {}
+    }
+
+    assert_eq!(rig.images.list(None).unwrap().len(), 6);
+}

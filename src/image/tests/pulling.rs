@@ -269,7 +269,8 @@ async fn an_image_is_unpacked_for_one_more_snapshotter_from_what_is_here() {
     let id = rig.pull(&stub, ":v1").await.unwrap();
     let asked = stub.lines().len();
 
-    rig.images.unpack(&id, "native").await.unwrap();
+    let view = rig.view(id.as_str());
+    rig.images.ensure_unpacked(&view, "native").await.unwrap();
     rig.world.collect_garbage();
 
     assert_eq!(rig.left("snapshot native/").len(), 2);
