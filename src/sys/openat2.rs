@@ -5,6 +5,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
@@ -43,14 +44,16 @@ impl Root {
     /// `NotFound`; `InvalidArgument` for link loops and paths through `/proc`'s magic links; `Unimplemented` on
     /// kernels before 5.6.
     pub fn resolve_blocking(&self, path: &Path) -> Result<OwnedFd> {
-        const RACES_MAX: usize = 64;
+        const RACES_MAX: usize = 512;
+        const CALM: Duration = Duration::from_millis(1);
         let what = || format!("resolve {} in {}", path.display(), self.path.display());
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         for _ in 0..RACES_MAX {
             match nix::fcntl::openat2(&self.fd, path, how) {
-                Err(Errno::EAGAIN | Errno::EINTR) => {} // a rename meanwhile: the kernel could not vouch for ".."
+                // A rename or mount anywhere meanwhile: the kernel could not vouch for "..".
+                Err(Errno::EAGAIN | Errno::EINTR) => std::thread::park_timeout(CALM),
                 Err(errno @ (Errno::ELOOP | Errno::EXDEV | Errno::ENAMETOOLONG)) => {
                     return Err(Error::invalid(what()).caused_by(errno));
                 }
