@@ -266,7 +266,9 @@ fn inside(root: &Path, below: &str) -> Result<PathBuf> {
         there = parent;
     }
     if real(there)?.starts_with(&root) {
-        make_dirs(&path)?;
+        if !path.exists() {
+            make_dirs(&path)?;
+        }
         let found = real(&path)?;
         if found.starts_with(&root) {
             return Ok(found);
@@ -418,6 +420,9 @@ volumes: [{name: v, configMap: {name: conf, defaultMode: 0400, items: [{key: a, 
         let made = inside(&volume, "a/b").unwrap();
 
         assert!(made.ends_with("volume/a/b") && made.is_dir());
+        fs::write(volume.join("file"), "kept").unwrap();
+        let found = inside(&volume, "file").unwrap();
+        assert_eq!(fs::read_to_string(found).unwrap(), "kept");
         for path in ["out/passwd", "out/x/y", "../x", "/etc"] {
             assert_eq!(
                 inside(&volume, path).unwrap_err().kind(),
