@@ -48,6 +48,12 @@ pub(super) struct Args {
     /// Print only this container's logs.
     #[arg(long, short, value_name = "NAME", requires = "logs")]
     container: Option<String>,
+    /// Run a command, given behind `--`, in this container, and end with its exit code.
+    #[arg(long, value_name = "NAME", requires = "command", conflicts_with_all = ["down", "logs", "detach", "rm"])]
+    exec: Option<String>,
+    /// The command for --exec.
+    #[arg(last = true, requires = "exec")]
+    command: Vec<String>,
     /// Where volumes and other files of pods lie.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/podwright-play")]
     state_dir: PathBuf,
@@ -99,6 +105,11 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
                 Err(error) if error.kind() == Kind::Cancelled => Ok(ExitCode::SUCCESS),
                 outcome => outcome.map(|()| ExitCode::SUCCESS),
             };
+        }
+        if let Some(container) = args.exec {
+            let (code, output) = play::exec(&options, &container, &args.command).await?;
+            super::print(&output)?;
+            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)));
         }
         let call_off = on_signal()?;
         let well = play::up(&options, &up, out, call_off).await?;

@@ -21,6 +21,7 @@ mod dirs;
 mod down;
 mod driver;
 mod env;
+mod exec;
 mod fields;
 mod hooks;
 mod lifecycle;
@@ -41,6 +42,7 @@ mod view;
 mod volumes;
 
 pub use dirs::Dirs;
+pub use exec::exec;
 pub use status::Show;
 
 use client::Cri;
