@@ -244,14 +244,7 @@ impl Rules {
     }
 
     fn sandbox(&mut self, file: &file::Sandbox) -> settings::Sandbox {
-        if file.pause_image.as_deref() == Some("") {
-            self.broken(
-                "sandbox.pause_image",
-                "must not be empty: leave the key out for the embedded pause program",
-            );
-        }
         settings::Sandbox {
-            pause_image: file.pause_image.clone(),
             netns_dir: self.absolute("sandbox.netns_dir", &file.netns_dir),
             unprivileged_ports: file.enable_unprivileged_ports,
             unprivileged_icmp: file.enable_unprivileged_icmp,
@@ -273,9 +266,7 @@ impl Rules {
         settings::Containers {
             unset_seccomp_profile: (!profile.is_empty()).then(|| profile.into()),
             disable_apparmor: file.disable_apparmor,
-            enable_selinux: file.enable_selinux,
             device_ownership_from_security_context: file.device_ownership_from_security_context,
-            image_volumes: file.image_volumes,
             exec_sync_drain: self.span(
                 "containers.exec_sync_drain",
                 file.exec_sync_drain,
@@ -315,7 +306,6 @@ impl Rules {
             ip_pref: file.ip_pref,
             add_deadline: self.span("cni.add_deadline", file.add_deadline, second),
             del_deadline: self.span("cni.del_deadline", file.del_deadline, second),
-            max_plugins: self.count("cni.max_plugins", file.max_plugins),
         }
     }
 
@@ -369,14 +359,11 @@ impl Rules {
             ceiling: self.span("operations.ceiling", file.ceiling, second),
             undo_deadline: self.span("operations.undo_deadline", file.undo_deadline, second),
             park_time: self.span("operations.park_time", file.park_time, second),
-            pull_grace: self.span("operations.pull_grace", file.pull_grace, Span::seconds(0)),
             reconcile_interval: self.span(
                 "operations.reconcile_interval",
                 file.reconcile_interval,
                 second,
             ),
-            max_queued_per_pod: self
-                .count("operations.max_queued_per_pod", file.max_queued_per_pod),
         }
     }
 

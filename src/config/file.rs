@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::units::Span;
-use super::values::{CgroupDriver, ImageVolumes, IpPreference, LogFormat, Policy};
+use super::values::{CgroupDriver, IpPreference, LogFormat, Policy};
 
 /// Declares one table of the file: its fields and their defaults, once.
 macro_rules! table {
@@ -109,7 +109,6 @@ table! {
 
 table! {
     Sandbox {
-        pause_image: Option<String> = None,
         netns_dir: PathBuf = "/run/netns".into(),
         enable_unprivileged_ports: bool = true,
         enable_unprivileged_icmp: bool = true,
@@ -120,9 +119,7 @@ table! {
     Containers {
         unset_seccomp_profile: String = String::new(),
         disable_apparmor: bool = false,
-        enable_selinux: bool = false,
         device_ownership_from_security_context: bool = false,
-        image_volumes: ImageVolumes = ImageVolumes::Bind,
         exec_sync_drain: Span = Span::seconds(2),
         exec_sync_output_bytes: u32 = 15 * 1024 * 1024,
         max_execs: u32 = 1_000,
@@ -138,7 +135,6 @@ table! {
         ip_pref: IpPreference = IpPreference::Ipv4,
         add_deadline: Span = Span::seconds(240),
         del_deadline: Span = Span::seconds(60),
-        max_plugins: u32 = 64,
     }
 }
 
@@ -173,9 +169,7 @@ table! {
         ceiling: Span = Span::seconds(600),
         undo_deadline: Span = Span::seconds(60),
         park_time: Span = Span::seconds(240),
-        pull_grace: Span = Span::seconds(10),
         reconcile_interval: Span = Span::seconds(10),
-        max_queued_per_pod: u32 = 64,
     }
 }
 

@@ -148,16 +148,13 @@ keys! {
     "runtimes.handlers.*.container_annotations", "list of patterns", Live, "Container annotations handed to the OCI runtime.";
     "runtimes.handlers.*.base_runtime_spec", "path", Live, "A JSON OCI runtime spec whose fields ours starts from.", example "\"/etc/podwright/base-spec.json\"";
 
-    "sandbox.pause_image", "image reference", Live, "A registry image for the pause container. Unset is the program inside podwright, which needs no pull.", example "\"registry.k8s.io/pause:3.10\"";
     "sandbox.netns_dir", "path", Restart, "Where the pods' network namespaces are pinned.";
     "sandbox.enable_unprivileged_ports", "boolean", Live, "Let every user in a pod bind ports below 1024.";
     "sandbox.enable_unprivileged_icmp", "boolean", Live, "Let every user in a pod send ICMP echo requests.";
 
     "containers.unset_seccomp_profile", "string", Live, "The seccomp profile of containers that ask for none: unconfined, runtime/default or localhost/PATH. Empty is unconfined, as kubelet expects.";
     "containers.disable_apparmor", "boolean", Live, "Behave as on a host without AppArmor.";
-    "containers.enable_selinux", "boolean", Live, "Label containers and their files.";
     "containers.device_ownership_from_security_context", "boolean", Live, "Give device nodes to the user that the container runs as.";
-    "containers.image_volumes", "bind | ignore", Live, "What becomes of an image's VOLUMEs: a directory of the container's own, or nothing.";
     "containers.exec_sync_drain", "duration", Live, "How long ExecSync waits for more output after the process has ended.";
     "containers.exec_sync_output_bytes", "bytes", Live, "How much of stdout and stderr together ExecSync returns; the rest is dropped.";
     "containers.max_execs", "count", Live, "Exec processes on this node at the same time.";
@@ -169,7 +166,6 @@ keys! {
     "cni.ip_pref", "ipv4 | ipv6 | cni", Live, "Which address is a pod's primary one; cni is the order of the plugins.";
     "cni.add_deadline", "duration", Live, "Deadline of one ADD. Operations outlive their caller, so a slow address manager may finish.";
     "cni.del_deadline", "duration", Live, "Deadline of one DEL.";
-    "cni.max_plugins", "count", Restart, "Plugin processes at the same time.";
 
     "images.registry_config_path", "list of paths", Live, "Directories with HOST/hosts.toml files, as containerd has them; the first that knows the host wins.";
     "images.max_concurrent_downloads", "count", Live, "Layers of one image fetched at the same time.";
@@ -187,9 +183,7 @@ keys! {
     "operations.ceiling", "duration", Live, "How long an operation runs on when nobody waits for it; then it is undone.";
     "operations.undo_deadline", "duration", Live, "Deadline of undoing one step.";
     "operations.park_time", "duration", Live, "How long a container whose creation was never answered is kept for the caller's retry.";
-    "operations.pull_grace", "duration", Live, "How long a pull goes on when nobody waits for it.";
     "operations.reconcile_interval", "duration", Live, "How often running tasks are compared with containerd's answer.";
-    "operations.max_queued_per_pod", "count", Live, "Mutating requests that may wait, for each pod and method.";
 
     "streaming.address", "IP address", Restart, "Address of the listener; kubelet reaches it from this host.";
     "streaming.port", "port", Restart, "Its port; 0 lets the kernel choose.";

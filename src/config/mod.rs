@@ -20,7 +20,7 @@ pub use problem::{Problem, Problems};
 pub use render::{default_file, reference};
 pub use settings::{Handler, PullRule};
 pub use snapshot::Shared;
-pub use values::{CgroupDriver, ImageVolumes, IpPreference, LogFormat, Policy};
+pub use values::{CgroupDriver, IpPreference, LogFormat, Policy};
 
 use crate::model::{Context as _, Error, Kind, Result};
 

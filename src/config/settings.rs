@@ -6,7 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{CgroupDriver, ImageVolumes, IpPreference, LogFormat, Policy};
+use super::values::{CgroupDriver, IpPreference, LogFormat, Policy};
 
 /// `[server]`: our sockets, directories and limits.
 #[derive(Clone, Debug)]
@@ -131,8 +131,6 @@ impl Handler {
 /// `[sandbox]`.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
-    /// A registry image for the pause container; `None` is the embedded program.
-    pub pause_image: Option<String>,
     /// Where network namespaces are pinned.
     pub netns_dir: PathBuf,
     /// `net.ipv4.ip_unprivileged_port_start = 0` in pods.
@@ -148,12 +146,8 @@ pub struct Containers {
     pub unset_seccomp_profile: Option<String>,
     /// Treat the host as one without AppArmor.
     pub disable_apparmor: bool,
-    /// Label containers and their files.
-    pub enable_selinux: bool,
     /// Device nodes belong to the user the container runs as.
     pub device_ownership_from_security_context: bool,
-    /// What becomes of an image's VOLUMEs.
-    pub image_volumes: ImageVolumes,
     /// How long ExecSync waits for output after the process ended.
     pub exec_sync_drain: Duration,
     /// How much of stdout and stderr together ExecSync keeps.
@@ -179,8 +173,6 @@ pub struct Cni {
     pub add_deadline: Duration,
     /// Deadline of one DEL.
     pub del_deadline: Duration,
-    /// Plugin processes at the same time.
-    pub max_plugins: NonZeroUsize,
 }
 
 /// `[images]`.
@@ -229,12 +221,8 @@ pub struct Operations {
     pub undo_deadline: Duration,
     /// How long a finished, undelivered container is kept.
     pub park_time: Duration,
-    /// How long a pull goes on when nobody waits for it.
-    pub pull_grace: Duration,
     /// How often tasks are compared with containerd's answer.
     pub reconcile_interval: Duration,
-    /// Mutating requests waiting per pod and method.
-    pub max_queued_per_pod: NonZeroUsize,
 }
 
 /// `[streaming]`: exec, attach and port-forward.

@@ -35,16 +35,6 @@ impl CgroupDriver {
     }
 }
 
-/// What becomes of the VOLUMEs an image declares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ImageVolumes {
-    /// A directory of the container's own, filled from the image, is mounted there.
-    Bind,
-    /// Nothing is mounted.
-    Ignore,
-}
-
 /// Which of a pod's addresses is its primary one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -45,6 +45,8 @@ impl Containers {
         rootfs: &[RootfsMount],
     ) -> Result<Built> {
         let host = self.deps.host.load_full();
+        let filled = self.with_node_defaults(config)?;
+        let config = &*filled;
         for mount in &config.mounts {
             spec::check_mount(mount, &handler.spec, &host)?;
         }
@@ -80,7 +82,7 @@ impl Containers {
             devices: &devices,
             host_devices: &host_devices,
             seccomp_profile: seccomp_profile.as_deref(),
-            apparmor_loaded: &[],
+            apparmor_loaded: &self.loaded_apparmor(config).await?,
             selinux: None,
             options: &handler.spec,
             host: &host,

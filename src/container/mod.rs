@@ -5,6 +5,7 @@
 //! `remove` frees everything. What is shown of a container stands in `index`.
 
 mod adopt;
+mod confine;
 mod create;
 mod exec;
 mod exit;

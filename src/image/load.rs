@@ -168,8 +168,7 @@ impl Images {
     /// Whether the configuration pins the image of this name.
     pub(super) fn is_pinned(&self, name: &str) -> bool {
         let config = self.inner.config.load();
-        let pause = config.sandbox.pause_image.iter();
-        let mut patterns = config.images.pinned.iter().chain(pause);
+        let mut patterns = config.images.pinned.iter();
         patterns.any(|wanted| pattern::means(wanted, name))
     }
 

@@ -194,10 +194,11 @@ impl House {
         let Some(pid) = self.containerd.introspection.server_pid() else {
             return Ok(());
         };
-        let facts = sys::off_thread("look at the node", move || {
+        let mut facts = sys::off_thread("look at the node", move || {
             sys::host_facts::gather_blocking(pid)
         })
         .await?;
+        facts.has_apparmor &= !self.config.load().containers.disable_apparmor;
         self.deps.host.store(Arc::new(facts));
         Ok(())
     }
