@@ -21,9 +21,10 @@ use super::{Recovery, Report};
 impl Recovery {
     pub(super) async fn apply(&self, mut found: Found) -> Result<Report> {
         let mut report = Report {
-            unreadable: found.unreadable,
+            unreadable: found.unreadable.len(),
             ..Report::default()
         };
+        self.set_unreadable_aside(&mut found);
         let mut orphans: BTreeSet<SandboxId> = found.attachments.keys().cloned().collect();
         for sandbox in std::mem::take(&mut found.sandboxes) {
             let id = sandbox.id.clone();
@@ -59,6 +60,31 @@ impl Recovery {
         report.detached = orphans.len();
         self.detach_in_background(orphans);
         Ok(report)
+    }
+
+    /// Sees to it that nothing is done to what cannot be read, nor to containers of such a sandbox: their steps are
+    /// recorded, so without this they would look like creations that were cut off.
+    fn set_unreadable_aside(&self, found: &mut Found) {
+        for id in std::mem::take(&mut found.unreadable) {
+            self.leave_untouched(id);
+        }
+        found.containers.retain(|container| {
+            let aside = self.is_untouched(&container.stored.sandbox);
+            if aside {
+                tracing::error!(container.id = %container.id, "the record of its sandbox cannot be read; the container is left as it is");
+                self.leave_untouched(container.id.to_string());
+            }
+            !aside
+        });
+        found
+            .sandbox_steps
+            .retain(|id, _| !self.is_untouched(id.as_str()));
+        found
+            .attachments
+            .retain(|id, _| !self.is_untouched(id.as_str()));
+        found
+            .container_steps
+            .retain(|id, _| !self.is_untouched(id.as_str()));
     }
 
     /// Lists a sandbox, or takes it back. Answers whether it is listed.

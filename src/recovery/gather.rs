@@ -46,7 +46,8 @@ pub(super) struct Found {
     pub(super) sandbox_steps: BTreeMap<SandboxId, StepRecord>,
     pub(super) container_steps: BTreeMap<ContainerId, ContainerSteps>,
     pub(super) attachments: BTreeMap<SandboxId, AttachmentRecord>,
-    pub(super) unreadable: usize,
+    /// Ids of records of ours that cannot be read.
+    pub(super) unreadable: Vec<String>,
 }
 
 impl Recovery {
@@ -67,13 +68,13 @@ impl Recovery {
             sandbox_steps: by_id(self.sandboxes.step_records().load_blocking()?),
             container_steps: by_id(self.containers.step_records().load_blocking()?),
             attachments: by_id(self.sandboxes.attachment_records().load_blocking()?),
-            unreadable: 0,
+            unreadable: Vec::new(),
         };
         for (record, task) in join_all(asked).await {
             let id = record.id.clone();
             if let Err(error) = found.read(record, task) {
                 tracing::error!(container.id = %id, %error, "a record of ours cannot be read; it is left as it is");
-                found.unreadable += 1;
+                found.unreadable.push(id);
             }
         }
         Ok(found)

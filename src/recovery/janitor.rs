@@ -23,8 +23,8 @@ impl Recovery {
         }
     }
 
-    /// One round: leftovers of failed creations, attachments without a sandbox, snapshots and directories without a
-    /// container. Only what carries our mark.
+    /// One round: leftovers of failed creations, attachments without a sandbox, snapshots, facts and directories
+    /// without a container. Only what carries our mark.
     ///
     /// # Errors
     /// `Unavailable` where containerd is away.
@@ -39,6 +39,7 @@ impl Recovery {
         }
         self.sweep_attachments().await?;
         self.sweep_snapshots().await?;
+        self.sweep_facts().await?;
         self.sweep_directories().await
     }
 
@@ -48,7 +49,7 @@ impl Recovery {
             .into_iter()
             .filter_map(|(id, _)| id.parse::<SandboxId>().ok())
         {
-            if !self.sandboxes.is_known(&id).await? {
+            if !self.knows_sandbox(&id).await? {
                 self.sandboxes.detach_orphan(&id).await?;
                 tracing::info!(sandbox.id = %id, "an attachment without a sandbox was given back");
             }
@@ -72,7 +73,7 @@ impl Recovery {
                 let Some(id) = snapshot.name.parse::<ContainerId>().ok().filter(|_| ours) else {
                     continue;
                 };
-                if !self.containers.is_known(&id).await? {
+                if !self.knows_container(&id).await? {
                     self.deps
                         .containerd
                         .snapshots
@@ -83,6 +84,27 @@ impl Recovery {
             }
         }
         Ok(())
+    }
+
+    /// Facts of containers that are gone: a removal was cut off after containerd's record, or another client removed them.
+    async fn sweep_facts(&self) -> Result<()> {
+        for id in self.deps.facts.ids() {
+            let Ok(id) = id.parse::<ContainerId>() else {
+                continue;
+            };
+            if !self.knows_container(&id).await? {
+                self.deps.facts.forget(&id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn knows_sandbox(&self, id: &SandboxId) -> Result<bool> {
+        Ok(self.is_untouched(id.as_str()) || self.sandboxes.is_known(id).await?)
+    }
+
+    async fn knows_container(&self, id: &ContainerId) -> Result<bool> {
+        Ok(self.is_untouched(id.as_str()) || self.containers.is_known(id).await?)
     }
 
     async fn sweep_directories(&self) -> Result<()> {
@@ -102,15 +124,11 @@ impl Recovery {
             for name in names {
                 let owned = match kind {
                     "sandboxes" => match name.parse::<SandboxId>() {
-                        Ok(id) => {
-                            now.sandbox(&id).is_some() || self.sandboxes.is_known(&id).await?
-                        }
+                        Ok(id) => now.sandbox(&id).is_some() || self.knows_sandbox(&id).await?,
                         Err(_not_ours) => true,
                     },
                     _ => match name.parse::<ContainerId>() {
-                        Ok(id) => {
-                            now.container(&id).is_some() || self.containers.is_known(&id).await?
-                        }
+                        Ok(id) => now.container(&id).is_some() || self.knows_container(&id).await?,
                         Err(_not_ours) => true,
                     },
                 };

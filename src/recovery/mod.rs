@@ -9,7 +9,8 @@ mod gather;
 mod janitor;
 pub mod plan;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::container::Containers;
 use crate::model::Result;
@@ -21,6 +22,8 @@ pub struct Recovery {
     deps: Arc<Deps>,
     sandboxes: Sandboxes,
     containers: Containers,
+    /// Objects whose records cannot be read, and what stands on them: nothing of theirs is taken back.
+    untouched: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// What a recovery did.
@@ -45,7 +48,25 @@ impl Recovery {
             deps: Arc::clone(sandboxes.deps()),
             sandboxes,
             containers,
+            untouched: Arc::default(),
         }
+    }
+
+    /// Leaves the object `id` as it is, for as long as this process lives.
+    fn leave_untouched(&self, id: String) {
+        let mut untouched = self
+            .untouched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        untouched.insert(id);
+    }
+
+    fn is_untouched(&self, id: &str) -> bool {
+        let untouched = self
+            .untouched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        untouched.contains(id)
     }
 
     /// Brings the lifecycles to what records and containerd tell. Once, before the first request.
