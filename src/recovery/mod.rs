@@ -8,6 +8,8 @@ mod apply;
 mod gather;
 mod janitor;
 pub mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

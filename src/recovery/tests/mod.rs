@@ -1,0 +1,6 @@
+//! The lifecycles over the fake world: every call broken in turn, in every way, and nothing left.
+
+mod behaviour;
+mod broken;
+mod house;
+mod network;
