@@ -139,7 +139,7 @@ impl Layers {
                     .map(|dir| dir.strip_prefix(base).unwrap_or(dir).display().to_string())
                     .collect();
                 let options = format!("lowerdir={}", names.join(":"));
-                let target = Path::new("/proc");
+                let target = Path::new("/sys");
                 nix::mount::mount(
                     Some("overlay"),
                     target,
@@ -148,11 +148,9 @@ impl Layers {
                     Some(options.as_str()),
                 )
                 .sys(|| "mount the layers of a root file system".to_owned())?;
-                let root = Root::open_blocking(target)?;
-                // Detached at once: the open handle keeps it, and nothing is left when the thread ends.
-                nix::mount::umount2(target, MntFlags::MNT_DETACH)
-                    .sys(|| "detach the layers".to_owned())?;
-                root
+                // It stays mounted until the thread, and its namespace with it, ends: in a detached tree the kernel cannot
+                // vouch for "..".
+                Root::open_blocking(target)?
             }
         };
         paths.iter().map(|path| read_in(&root, path, cap)).collect()
