@@ -12,8 +12,9 @@ use super::handlers;
 use super::identity::NodeIdentity;
 use super::images::ImageDesk;
 use super::rooms;
+use super::tending::Tending;
 use crate::admin::AdminService;
-use crate::config::{Handler, Shared};
+use crate::config::Shared;
 use crate::container::Containers;
 use crate::containerd::grpc::{self, ChannelSettings};
 use crate::containerd::{Containerd, Link};
@@ -24,8 +25,6 @@ use crate::index::Index;
 use crate::model::clock::{CreationStamps, SystemClock};
 use crate::model::{Classify, Clock, Kind, Pid, Result, Timestamp};
 use crate::network::Cni;
-use crate::node::backend;
-use crate::node::features::{self, Abilities};
 use crate::ops::{LiveTable, Supervisor, TenantPaths};
 use crate::recovery::Recovery;
 use crate::sandbox::{Deps, Handlers, Sandboxes};
@@ -41,13 +40,12 @@ pub(super) struct House {
     containerd: Containerd,
     link: Link,
     cni: Arc<Cni>,
-    deps: Arc<Deps>,
+    tending: Tending,
     images: Images,
     desk: Arc<ImageDesk>,
     sandboxes: Sandboxes,
     containers: Containers,
     service: cri::Service,
-    abilities: Arc<ArcSwap<BTreeMap<String, Abilities>>>,
 }
 
 impl House {
@@ -75,10 +73,8 @@ impl House {
             stopping.run_until_cancelled(client.prober.run()).await;
         });
         let live = LiveTable::new(Arc::clone(&clock));
-        let cni = Arc::new(Cni::new(
-            rooms::network_settings(&now).shared(),
-            live.clone(),
-        ));
+        let network = rooms::network_settings(&now).shared();
+        let cni = Arc::new(Cni::new(Arc::clone(&network), live.clone()));
         let (default, table) = handlers::table_blocking(&now, |_handler| false)?;
         let deps = Arc::new(Deps {
             containerd: client.containerd.clone(),
@@ -100,14 +96,22 @@ impl House {
         let desk = Arc::new(ImageDesk::new(images.clone(), supervisor.clone()));
         let sandboxes = Sandboxes::new_blocking(Arc::clone(&deps))?;
         let containers = Containers::new_blocking(sandboxes.clone(), Arc::clone(&desk) as _)?;
-        let abilities = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
+        let tending = Tending {
+            config: config.clone(),
+            link: client.link.clone(),
+            deps: Arc::clone(&deps),
+            network,
+            abilities: Arc::new(ArcSwap::from_pointee(BTreeMap::new())),
+            trouble: Arc::default(),
+        };
         let identity = NodeIdentity {
             config: config.clone(),
             deps: Arc::clone(&deps),
             network: Arc::clone(&deps.network),
             link: client.link.clone(),
             driver: handlers::cgroup_driver(&now),
-            abilities: Arc::clone(&abilities),
+            abilities: Arc::clone(&tending.abilities),
+            trouble: Arc::clone(&tending.trouble),
             pod_cidr: ArcSwap::default(),
         };
         let service = cri::Service::new(
@@ -124,13 +128,12 @@ impl House {
             link: client.link,
             supervisor,
             cni,
-            deps,
+            tending,
             images,
             desk,
             sandboxes,
             containers,
             service,
-            abilities,
         })
     }
 
@@ -164,13 +167,8 @@ impl House {
     /// # Errors
     /// `FailedPrecondition` where containerd's CRI plugin is active, and whatever recovery meets.
     pub(super) async fn recover(&self) -> Result<()> {
-        self.link.until_up().await?;
-        let plugins = self.containerd.introspection.plugins().await?;
-        if !self.config.load().containerd.allow_cri_plugin {
-            backend::refuse_cri_plugin(&plugins)?;
-        }
-        self.look_at_host().await?;
-        self.look_at_runtimes().await?;
+        let generation = self.link.until_up().await?;
+        self.tending.look().await?;
         self.cni.refresh().await;
         // Events first, then the lists: what happens between the two is seen at least once.
         self.follow_events();
@@ -185,41 +183,22 @@ impl House {
         });
         self.supervisor
             .keep("janitor", move || recovery.clone().janitor());
+        let tending = self.tending.clone();
+        self.supervisor.keep("containerd's return", move || {
+            tending.clone().follow(generation)
+        });
         self.service.open();
         Ok(())
     }
 
-    /// Containers descend from containerd: what it may do bounds what they may.
-    async fn look_at_host(&self) -> Result<()> {
-        let Some(pid) = self.containerd.introspection.server_pid() else {
-            return Ok(());
-        };
-        let mut facts = sys::off_thread("look at the node", move || {
-            sys::host_facts::gather_blocking(pid)
-        })
-        .await?;
-        facts.has_apparmor &= !self.config.load().containers.disable_apparmor;
-        self.deps.host.store(Arc::new(facts));
-        Ok(())
-    }
-
-    /// What the handlers can do follows from their OCI runtimes, which are asked once containerd answers.
-    async fn look_at_runtimes(&self) -> Result<()> {
-        let config = self.config.load();
-        let kernel = self.deps.host.load().kernel;
-        let introspection = &*self.containerd.introspection;
-        let driver = handlers::cgroup_driver(&config);
-        let options = |handler: &Handler| handlers::shim_options(&config, handler, driver);
-        let abilities = features::ask_all(&config.runtimes, introspection, kernel, options).await;
-        let has_rro = |name: &str| {
-            abilities
-                .get(name)
-                .is_some_and(|can| can.recursive_read_only)
-        };
-        let (default, table) = handlers::table_blocking(&config, has_rro)?;
-        self.deps.handlers.replace(default, table);
-        self.abilities.store(Arc::new(abilities));
-        Ok(())
+    /// Hands a changed configuration on, in a task of its own.
+    pub(super) fn configuration_changed(&self) {
+        let tending = self.tending.clone();
+        self.supervisor.start("apply configuration", async move {
+            if let Err(error) = tending.apply().await {
+                tracing::error!(%error, "a part of the new configuration did not take effect");
+            }
+        });
     }
 
     fn follow_events(&self) {

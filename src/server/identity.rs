@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -25,6 +25,7 @@ pub(super) struct NodeIdentity {
     pub(super) link: Link,
     pub(super) driver: CgroupDriver,
     pub(super) abilities: Arc<ArcSwap<BTreeMap<String, Abilities>>>,
+    pub(super) trouble: Arc<ArcSwapOption<String>>,
     pub(super) pod_cidr: ArcSwap<String>,
 }
 
@@ -81,13 +82,14 @@ impl NodeIdentity {
 
 impl Identity for NodeIdentity {
     fn status(&self, recovered: bool, verbose: bool) -> NodeStatus {
+        let trouble = self.trouble.load();
         let unready_after = self.config.load().containerd.unready_after;
         NodeStatus {
             conditions: vec![
                 conditions::runtime(
                     &self.link.state(),
                     recovered,
-                    None,
+                    trouble.as_deref().map(String::as_str),
                     unready_after,
                     Instant::now(),
                 ),

@@ -18,6 +18,7 @@ mod run;
 mod serve;
 mod signals;
 mod sockets;
+mod tending;
 #[cfg(test)]
 mod units_tests;
 mod watchdog;

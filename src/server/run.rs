@@ -78,7 +78,7 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
         tokio::select! {
             word = signals.next() => match word {
                 Word::Stop => break Ok(()),
-                Word::Reload => reload(&shared, &origin, &level),
+                Word::Reload => reload(&shared, &origin, &level, &house),
             },
             served = &mut serving => {
                 break served.and(Err(Error::internal("the listener ended by itself")));
@@ -217,12 +217,13 @@ async fn told_to_stop(signals: &mut Signals) {
 }
 
 /// Reads the configuration again. A bad one changes nothing.
-fn reload(shared: &Shared, origin: &Origin, level: &logging::Level) {
+fn reload(shared: &Shared, origin: &Origin, level: &logging::Level, house: &House) {
     let fresh = Config::load(origin.path.as_deref(), &origin.overrides)
         .and_then(|config| level.set(&config.diagnostics.level).map(|()| config));
     match fresh {
         Ok(config) => {
             let waiting = shared.replace(config);
+            house.configuration_changed();
             tracing::info!("configuration reloaded");
             if !waiting.is_empty() {
                 tracing::warn!(

@@ -13,6 +13,10 @@ pub(super) const CASES: &[Case] = &[
     Case::new("strangers.an_active_cri_plugin_is_refused", |node| {
         Box::pin(cri_plugin(node))
     }),
+    Case::new(
+        "strangers.a_cri_plugin_that_comes_with_a_restart_makes_the_node_unready",
+        |node| Box::pin(cri_plugin_later(node)),
+    ),
 ];
 
 async fn survive(node: &Node) -> Outcome {
@@ -43,6 +47,28 @@ async fn survive(node: &Node) -> Outcome {
         node.ctr(&["containers", "rm", &name])?;
     }
     Ok(())
+}
+
+async fn cri_plugin_later(node: &Node) -> Outcome {
+    let calm = node.containerd_config()?;
+    node.containerd.stop().await?;
+    node.set_containerd_config(&calm.replace("\"io.containerd.grpc.v1.cri\"", ""))?;
+    node.containerd.start().await?;
+
+    let mut last = String::new();
+    for _ in 0..100 {
+        last = node.runtime_condition().await?;
+        if last.contains("ContainerdUnusable") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    ensure(last.contains("ContainerdUnusable"), || last)?;
+
+    node.containerd.stop().await?;
+    node.set_containerd_config(&calm)?;
+    node.containerd.start().await?;
+    node.until_ready().await
 }
 
 async fn cri_plugin(node: &Node) -> Outcome {

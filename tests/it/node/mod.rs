@@ -96,6 +96,16 @@ impl Node {
         Err(format!("podwright did not become ready in 30 s: {last}").into())
     }
 
+    /// The first condition of Status, as text.
+    pub(crate) async fn runtime_condition(&self) -> Outcome<String> {
+        let request = cri::StatusRequest { verbose: false };
+        let reply = self.cri.runtime.clone().status(request).await?.into_inner();
+        let conditions = reply
+            .status
+            .map_or_else(Vec::new, |status| status.conditions);
+        Ok(format!("{:?}", conditions.first()))
+    }
+
     /// Runs the binary under test with `arguments` and returns what it printed.
     pub(crate) async fn cli(&self, arguments: &[&str]) -> Outcome<String> {
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_podwright"))

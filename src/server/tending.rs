@@ -1,0 +1,131 @@
+//! What follows from the containerd behind us and from the configuration, kept true while both change under us:
+//! containerd is upgraded or replaced, the file is read again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use super::{handlers, rooms};
+use crate::config::{Handler, Shared};
+use crate::containerd::{Link, LinkState};
+use crate::model::Result;
+use crate::network::SharedNetworkSettings;
+use crate::node::backend;
+use crate::node::features::{self, Abilities};
+use crate::sandbox::Deps;
+use crate::sys;
+
+/// Looks, and looks again. Cloning gives another handle.
+#[derive(Clone)]
+pub(super) struct Tending {
+    pub(super) config: Shared,
+    pub(super) link: Link,
+    pub(super) deps: Arc<Deps>,
+    /// What the network room goes by.
+    pub(super) network: SharedNetworkSettings,
+    /// What each handler can do, as Status shows it.
+    pub(super) abilities: Arc<ArcSwap<BTreeMap<String, Abilities>>>,
+    /// Why the containerd that answers must not be used.
+    pub(super) trouble: Arc<ArcSwapOption<String>>,
+}
+
+impl Tending {
+    /// Looks at a containerd that answers.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where it must not be used.
+    pub(super) async fn look(&self) -> Result<()> {
+        let plugins = self.deps.containerd.introspection.plugins().await?;
+        if !self.config.load().containerd.allow_cri_plugin {
+            backend::refuse_cri_plugin(&plugins)?;
+        }
+        self.look_at_host().await?;
+        self.look_at_runtimes().await
+    }
+
+    /// Containers descend from containerd: what it may do bounds what they may.
+    async fn look_at_host(&self) -> Result<()> {
+        let Some(pid) = self.deps.containerd.introspection.server_pid() else {
+            return Ok(());
+        };
+        let mut facts = sys::off_thread("look at the node", move || {
+            sys::host_facts::gather_blocking(pid)
+        })
+        .await?;
+        facts.has_apparmor &= !self.config.load().containers.disable_apparmor;
+        self.deps.host.store(Arc::new(facts));
+        Ok(())
+    }
+
+    /// What the handlers can do follows from their OCI runtimes, which are asked once containerd answers.
+    async fn look_at_runtimes(&self) -> Result<()> {
+        let config = self.config.load();
+        let kernel = self.deps.host.load().kernel;
+        let introspection = &*self.deps.containerd.introspection;
+        let driver = handlers::cgroup_driver(&config);
+        let options = |handler: &Handler| handlers::shim_options(&config, handler, driver);
+        let abilities = features::ask_all(&config.runtimes, introspection, kernel, options).await;
+        self.abilities.store(Arc::new(abilities.clone()));
+        let (default, table) = sys::off_thread("make the handlers ready", move || {
+            handlers::table_blocking(&config, |name| {
+                abilities
+                    .get(name)
+                    .is_some_and(|can| can.recursive_read_only)
+            })
+        })
+        .await?;
+        self.deps.handlers.replace(default, table);
+        Ok(())
+    }
+
+    /// Looks again whenever another connection to containerd stands. The one of `seen` was looked at already.
+    pub(super) async fn follow(self, mut seen: u64) {
+        let mut state = self.link.subscribe();
+        loop {
+            let current = match &*state.borrow_and_update() {
+                LinkState::Up { generation, .. } => Some(*generation),
+                LinkState::Untried | LinkState::Down { .. } => None,
+            };
+            if let Some(generation) = current
+                && generation != seen
+            {
+                seen = generation;
+                self.look_again().await;
+            }
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn look_again(&self) {
+        match self.look().await {
+            Ok(()) => {
+                self.trouble.store(None);
+                tracing::info!("looked at containerd anew after it came back");
+            }
+            Err(error) if error.kind() == crate::model::Kind::FailedPrecondition => {
+                tracing::error!(%error, "the containerd that came back must not be used");
+                self.trouble.store(Some(Arc::new(error.chain())));
+            }
+            // It went away again; its next return brings us back here.
+            Err(error) => tracing::warn!(%error, "containerd could not be looked at"),
+        }
+    }
+
+    /// Hands a changed configuration to the rooms that keep a copy of their part.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where a handler's files cannot be read; the handlers stay as they were then.
+    pub(super) async fn apply(&self) -> Result<()> {
+        let config = self.config.load();
+        self.network
+            .store(Arc::new(rooms::network_settings(&config)));
+        match self.link.state() {
+            LinkState::Up { .. } => self.look().await,
+            // The return of containerd brings the rest.
+            LinkState::Untried | LinkState::Down { .. } => Ok(()),
+        }
+    }
+}
