@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
@@ -23,13 +24,16 @@ use crate::events::Intake;
 use crate::image::Images;
 use crate::index::Index;
 use crate::model::clock::{CreationStamps, SystemClock};
-use crate::model::{Classify, Clock, Kind, Pid, Result, Timestamp};
+use crate::model::{Classify, Clock, Error, Kind, Pid, Result, Timestamp};
 use crate::network::Cni;
 use crate::ops::{LiveTable, Supervisor, TenantPaths};
 use crate::recovery::Recovery;
 use crate::sandbox::{Deps, Handlers, Sandboxes};
 use crate::store::Facts;
 use crate::sys;
+
+/// The pause after a recovery that containerd cut short.
+const AFTER_CUT: Duration = Duration::from_millis(500);
 
 /// Every room of the server.
 pub(super) struct House {
@@ -162,19 +166,34 @@ impl House {
     }
 
     /// Waits for containerd, refuses one that would work against us, and brings every room to the state that records
-    /// and containerd tell.
+    /// and containerd tell. A containerd that goes away meanwhile is waited for again.
     ///
     /// # Errors
     /// `FailedPrecondition` where containerd's CRI plugin is active, and whatever recovery meets.
     pub(super) async fn recover(&self) -> Result<()> {
-        let generation = self.link.until_up().await?;
-        self.tending.look().await?;
-        self.cni.refresh().await;
-        // Events first, then the lists: what happens between the two is seen at least once.
-        self.follow_events();
-        self.images.load().await?;
         let recovery = Recovery::new(self.sandboxes.clone(), self.containers.clone());
-        recovery.run().await?;
+        let mut follows_events = false;
+        let generation = loop {
+            let generation = self.link.until_up().await?;
+            let attempt = async {
+                self.tending.look().await?;
+                self.cni.refresh().await;
+                // Events first, then the lists: what happens between the two is seen at least once.
+                if !std::mem::replace(&mut follows_events, true) {
+                    self.follow_events();
+                }
+                self.images.load().await?;
+                recovery.run().await
+            };
+            match attempt.await {
+                Ok(_) => break generation,
+                Err(error) if is_passing(&error) => {
+                    tracing::warn!(%error, "recovery was cut short; starting over");
+                    tokio::time::sleep(AFTER_CUT).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
         self.images.start();
         let cni = Arc::clone(&self.cni);
         self.supervisor.keep("CNI configuration", move || {
@@ -211,6 +230,11 @@ impl House {
         self.supervisor
             .keep("containerd events", move || intake.clone().follow());
     }
+}
+
+/// Whether trying again may help: containerd went away, or did not answer in time.
+fn is_passing(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded)
 }
 
 fn node_name() -> Result<String> {
