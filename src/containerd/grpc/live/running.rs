@@ -196,10 +196,9 @@ async fn run_exec(containerd: &Containerd, dir: &Path) {
     };
 
     tasks.exec(&request).await.unwrap();
+    tasks.start("c", Some(&exec)).await.unwrap();
     let waiting = tokio::time::timeout(LIMIT, tasks.wait("c", Some(&exec)));
-    let (exit, started) = tokio::join!(waiting, tasks.start("c", Some(&exec)));
-    let exit = exit.unwrap().unwrap();
-    started.unwrap();
+    let exit = waiting.await.unwrap().unwrap();
 
     assert_eq!(exit.code, 7);
     assert_eq!(tasks.delete("c", Some(&exec)).await.unwrap().code, 7);
