@@ -4,7 +4,7 @@ CARGO := deploy/cargo
 PROFILE := --profile ci --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check build images fmt clippy clean
+.PHONY: help demo test guest check build images fmt clippy clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -19,6 +19,12 @@ test: ## Run every test: units, the map of the house, and nodes with a real cont
 	@$(CARGO) test $(PROFILE)
 	@test "$$(id -u)" = 0 || { echo 'test: FAILED: the integration tests were skipped: they make namespaces and mounts'; \
 	  echo '      remedy: run make test as root'; exit 1; }
+
+SUITE := bookworm
+
+guest: ## Prove what hangs on systemd, cgroup v2 and AppArmor, in an emulated node (SUITE=bookworm or trixie)
+	@deploy/setup test
+	@tests/guest/lane $(SUITE) $(PROFILE)
 
 check: ## Compile everything quickly, run nothing
 	$(CARGO) check --all-targets --locked

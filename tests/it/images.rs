@@ -14,11 +14,19 @@ pub(crate) fn archive(name: &str) -> PathBuf {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("images")
+    ready().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("images"))
+}
+
+/// The folder of archives that somebody else has made, where `PODWRIGHT_IT_IMAGES` names one.
+fn ready() -> Option<PathBuf> {
+    std::env::var_os("PODWRIGHT_IT_IMAGES").map(PathBuf::from)
 }
 
 /// Builds the archives where there are none newer than the script that makes them.
 pub(crate) fn build() -> Outcome {
+    if ready().is_some() {
+        return Ok(());
+    }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/images/build");
     let changed = script.metadata()?.modified()?;
     let fresh = ["busybox", "nginx"].iter().all(|name| {

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Ok("enter") => node::enter(),
         Ok("init") => node::init(),
         Ok("case") => node::run_case(&cases::all()),
+        _ if node::is_installed() => return run_on_machine(),
         _ => return run_all(),
     };
     match outcome {
@@ -59,6 +60,23 @@ fn run_all() -> ExitCode {
         report(&skipped);
     }
     conclusion.exit_code()
+}
+
+/// The cases for the machine itself share it, so they run one after the other.
+fn run_on_machine() -> ExitCode {
+    let arguments = Arguments {
+        test_threads: Some(1),
+        ..Arguments::from_args()
+    };
+    let trials = cases::for_the_machine()
+        .into_iter()
+        .map(|(case, keeps_pods)| {
+            Trial::test(case.name, move || {
+                node::run_installed(&case, keeps_pods).map_err(|e| e.to_string().into())
+            })
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 fn trial(case: Case) -> Trial {

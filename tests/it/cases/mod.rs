@@ -5,6 +5,7 @@ mod containers;
 mod crashes;
 mod identity;
 mod images;
+mod installed;
 mod joins;
 mod kills;
 mod logs;
@@ -17,7 +18,15 @@ mod systemd;
 
 use crate::case::Case;
 
-/// All cases, in the order in which they are listed.
+/// The cases for the machine itself, and whether a case's pods must outlive it.
+pub(crate) fn for_the_machine() -> Vec<(Case, bool)> {
+    let cases = installed::CASES.iter();
+    cases
+        .map(|case| (*case, installed::keeps_pods(case)))
+        .collect()
+}
+
+/// All cases that run on nodes of their own, in the order in which they are listed.
 pub(crate) fn all() -> Vec<Case> {
     [
         identity::CASES,

@@ -10,7 +10,7 @@ use podwright::wire::cri;
 use super::networks::{self, REAL};
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::{Daemon, Node, layout};
+use crate::node::{Daemon, Node, binary, layout};
 use crate::pods::pod;
 
 pub(super) const CASES: &[Case] = &[
@@ -131,7 +131,7 @@ async fn managed(node: &Node) -> Outcome {
             home = node.home.display()
         ),
     )?;
-    let second = Daemon::new(env!("CARGO_BIN_EXE_podwright"), &node.home)
+    let second = Daemon::new(&binary(), &node.home)
         .args([
             PathBuf::from("serve"),
             PathBuf::from("--config"),

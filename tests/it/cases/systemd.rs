@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::Node;
+use crate::node::{Node, binary};
 
 pub(super) const CASES: &[Case] = &[
     Case::new("systemd.readiness_watchdog_and_end_are_told", |node| {
@@ -53,7 +53,7 @@ impl Second {
         let log = node.home.join("second.log");
         let command = format!(
             "{} serve --config {} --managed-containerd --managed-stop",
-            env!("CARGO_BIN_EXE_podwright"),
+            binary(),
             config.display()
         );
         let child = Command::new("/bin/sh")

@@ -96,7 +96,7 @@ impl Daemon {
             }
             Ok(())
         };
-        tokio::time::timeout(PATIENCE, wait)
+        tokio::time::timeout(super::patient(PATIENCE), wait)
             .await
             .map_err(|_elapsed| format!("{} does not answer", self.program.display()))?
     }
@@ -135,7 +135,7 @@ impl Daemon {
     async fn ended(&self) -> Outcome {
         let mut slot = self.child.lock().await;
         if let Some(child) = slot.as_mut() {
-            tokio::time::timeout(PATIENCE, child.wait())
+            tokio::time::timeout(super::patient(PATIENCE), child.wait())
                 .await
                 .map_err(|_elapsed| format!("{} does not end", self.program.display()))??;
         }

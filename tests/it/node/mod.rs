@@ -2,6 +2,7 @@
 
 mod daemon;
 mod gates;
+mod installed;
 pub(crate) mod layout;
 pub(crate) mod leaks;
 mod namespaces;
@@ -16,6 +17,7 @@ use podwright::wire::cri;
 
 pub(crate) use daemon::Daemon;
 pub(crate) use gates::Gates;
+pub(crate) use installed::{SLICE, UNIT, is_meant as is_installed, run as run_installed};
 pub(crate) use namespaces::{enter, init, spawn};
 
 use crate::case::{Case, Outcome};
@@ -28,6 +30,20 @@ pub(crate) const ROLE: &str = "PODWRIGHT_NODE_ROLE";
 pub(crate) const CASE: &str = "PODWRIGHT_NODE_CASE";
 /// The node's folder on disk.
 pub(crate) const HOME: &str = "PODWRIGHT_NODE_HOME";
+
+/// The binary under test: the one that was built with this program, unless `PODWRIGHT_BIN` names another.
+pub(crate) fn binary() -> String {
+    std::env::var("PODWRIGHT_BIN")
+        .unwrap_or_else(|_unset| env!("CARGO_BIN_EXE_podwright").to_owned())
+}
+
+/// `limit`, stretched by `PODWRIGHT_IT_PATIENCE` on a machine that is so many times slower than most.
+pub(crate) fn patient(limit: Duration) -> Duration {
+    let factor = std::env::var("PODWRIGHT_IT_PATIENCE")
+        .ok()
+        .and_then(|factor| factor.parse().ok());
+    limit * factor.unwrap_or(1_u32).max(1)
+}
 
 /// True where namespaces and mounts can be made.
 pub(crate) fn is_root() -> bool {
@@ -52,7 +68,7 @@ impl Node {
         let containerd = Daemon::new("containerd", &home)
             .args(["--config".into(), layout::containerd_config(&home)])
             .ready_when_answering(layout::CONTAINERD_SOCKET);
-        let podwright = Daemon::new(env!("CARGO_BIN_EXE_podwright"), &home)
+        let podwright = Daemon::new(&binary(), &home)
             .args([
                 "serve".into(),
                 "--config".into(),
@@ -108,7 +124,7 @@ impl Node {
 
     /// Runs the binary under test with `arguments` and returns what it printed.
     pub(crate) async fn cli(&self, arguments: &[&str]) -> Outcome<String> {
-        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_podwright"))
+        let output = tokio::process::Command::new(binary())
             .args(arguments)
             .output()
             .await?;

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, sethostname};
 
-use super::{CASE, HOME, ROLE, layout};
+use super::{CASE, HOME, ROLE, layout, patient};
 use crate::case::{Case, Outcome};
 
 /// How much of each log a failure shows.
@@ -30,7 +30,7 @@ pub(crate) fn spawn(case: &Case) -> Outcome {
         .stdout(output.try_clone()?)
         .stderr(output)
         .spawn()?;
-    let ended = wait_within(&mut child, case.deadline)?;
+    let ended = wait_within(&mut child, patient(case.deadline))?;
     let cgroups = layout::remove_cgroups(&layout::cgroup_parent(home.path()));
     let failure = match ended {
         Some(true) => match cgroups {
