@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::index::ContainerView;
 use crate::model::state::ContainerState;
-use crate::model::{ContainerId, Error, Result, Signal};
+use crate::model::{ContainerId, Error, Kind, Result, Signal};
 use crate::ops::{Edge, Operation, gate};
 use crate::sys;
 
@@ -22,8 +22,10 @@ use super::{Containers, Site};
 const KILL_LIMIT: Duration = Duration::from_secs(30);
 /// A grace beyond this is as good as none at all.
 const LONGEST_GRACE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// A kill that raced the connection of a shim is worth another try.
+/// First pause between two SIGKILLs.
 const KILL_AGAIN: Duration = Duration::from_millis(100);
+/// A signal that met the closing connection of a shim is worth another try after each of these.
+const CLOSED_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 /// The stop that all callers share: the earliest deadline asked for, `None` while none is running.
 #[derive(Debug)]
@@ -54,6 +56,13 @@ impl StopSession {
         self.0.send_replace(None);
     }
 
+    /// Waits until nobody leads any more.
+    async fn is_over(&self) {
+        let mut asked = self.0.subscribe();
+        // An error would mean that the session is gone, and with it whoever led it.
+        drop(asked.wait_for(Option::is_none).await);
+    }
+
     /// Waits until the deadline, which may move closer meanwhile.
     async fn deadline(&self) {
         let mut asked = self.0.subscribe();
@@ -65,6 +74,15 @@ impl StopSession {
                 changed = asked.changed() => if changed.is_err() { return },
             }
         }
+    }
+}
+
+/// Ends the session however its leader ends.
+struct Leading<'a>(&'a StopSession);
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.0.over();
     }
 }
 
@@ -130,18 +148,20 @@ impl Containers {
             return Ok(());
         }
         let deadline = Instant::now() + grace;
-        if site.stop.ask(deadline) {
-            let stopped = self.lead(&view, site, grace, &operation).await;
-            site.stop.over();
-            return stopped;
-        }
-        operation.step("wait for the stop in progress");
-        let limit = grace
-            .saturating_add(KILL_LIMIT)
-            .saturating_add(Duration::from_secs(1));
-        match tokio::time::timeout(limit, self.ended(id)).await {
-            Ok(()) => Ok(()),
-            Err(_elapsed) => Err(self.still_alive(&view).await),
+        let limit = deadline + KILL_LIMIT + Duration::from_secs(1);
+        loop {
+            if site.stop.ask(deadline) {
+                let _over_at_the_end = Leading(&site.stop);
+                let grace = deadline.saturating_duration_since(Instant::now());
+                return self.lead(&view, site, grace, &operation).await;
+            }
+            operation.step("wait for the stop in progress");
+            tokio::select! {
+                () = self.ended(id) => return Ok(()),
+                () = tokio::time::sleep_until(limit) => return Err(self.still_alive(&view).await),
+                // Who led gave up, perhaps for a reason that has passed: this caller goes on in its place.
+                () = site.stop.is_over() => {}
+            }
         }
     }
 
@@ -183,18 +203,20 @@ impl Containers {
     /// Sends a signal to the init process, or to all; one that is gone already is none of our trouble, since the vigil
     /// sees its end.
     async fn signal(&self, id: &ContainerId, signal: Signal, all: bool) -> Result<()> {
-        match self
-            .deps
-            .containerd
-            .tasks
-            .kill(id.as_str(), None, signal, all)
-            .await
-        {
-            Err(error) if error.is_not_found() => {
-                self.nudge(id.as_str());
-                Ok(())
+        let tasks = &self.deps.containerd.tasks;
+        let mut pauses = CLOSED_PAUSES.into_iter();
+        loop {
+            match tasks.kill(id.as_str(), None, signal, all).await {
+                Err(error) if error.is_not_found() => {
+                    self.nudge(id.as_str());
+                    return Ok(());
+                }
+                Err(error) if met_closed_shim(&error) => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(error),
+                },
+                sent => return sent,
             }
-            sent => sent,
         }
     }
 
@@ -241,6 +263,11 @@ impl Containers {
     }
 }
 
+/// Whether a call fell into the moment in which a shim's connection closes: containerd tells the truth a little later.
+fn met_closed_shim(error: &Error) -> bool {
+    error.kind() == Kind::Unknown && error.chain().ends_with("ttrpc: closed")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,5 +288,17 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::from_secs(5));
         session.over();
         assert!(session.ask(Instant::now()));
+    }
+
+    #[test]
+    fn only_a_closing_connection_is_worth_another_try() {
+        let closed = |kind| Error::new(kind, "ttrpc: closed").context("kill task");
+
+        assert!(met_closed_shim(&closed(Kind::Unknown)));
+        assert!(!met_closed_shim(&closed(Kind::Unavailable)));
+        assert!(!met_closed_shim(&Error::new(
+            Kind::Unknown,
+            "permission denied"
+        )));
     }
 }
