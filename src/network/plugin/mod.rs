@@ -186,7 +186,7 @@ pub(super) fn find_blocking(bin_dirs: &[PathBuf], plugin_type: &str) -> Result<P
         .find_map(|path| Some((path.metadata().ok()?, path)));
     let Some((metadata, path)) = found else {
         return Err(Error::precondition(format!(
-            "plugin {plugin_type} is in none of {bin_dirs:?}; install it or set `network.bin_dirs`"
+            "plugin {plugin_type} is in none of {bin_dirs:?}; install it or set `cni.bin_dirs`"
         )));
     };
     let owned = [0, nix::unistd::geteuid().as_raw()].contains(&metadata.uid());
