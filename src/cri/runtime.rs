@@ -139,9 +139,10 @@ impl RuntimeService for Service {
             let pod = now
                 .find_sandbox(&request.pod_sandbox_id)?
                 .ok_or_else(missing)?;
+            let handler = self.deps.handlers.get(&pod.sandbox.handler).ok();
             Ok(cri::PodSandboxStatusResponse {
                 status: Some(views::sandbox_status(&pod.sandbox)),
-                info: views::info::sandbox(&pod.sandbox, request.verbose)?,
+                info: views::info::sandbox(&pod.sandbox, handler.as_deref(), request.verbose)?,
                 containers_statuses: views::container_statuses(pod),
                 timestamp: pod.at.0,
             })
@@ -282,9 +283,12 @@ impl RuntimeService for Service {
             let view = now
                 .find_container(&request.container_id)?
                 .ok_or_else(missing)?;
+            let handler = now
+                .sandbox(&view.sandbox)
+                .and_then(|pod| self.deps.handlers.get(&pod.handler).ok());
             Ok(cri::ContainerStatusResponse {
                 status: Some(views::container_status(view)),
-                info: views::info::container(view, request.verbose)?,
+                info: views::info::container(view, handler.as_deref(), request.verbose)?,
             })
         })
         .await

@@ -40,6 +40,11 @@ pub mod runc {
         pub fn encoded(&self) -> Vec<u8> {
             prost::Message::encode_to_vec(self)
         }
+
+        /// Reads the bytes back; `None` where they are none of this message.
+        pub fn decoded(bytes: &[u8]) -> Option<Self> {
+            prost::Message::decode(bytes).ok()
+        }
     }
 }
 

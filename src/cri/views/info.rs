@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::containerd::Payload;
 use crate::index::{ContainerView, SandboxView};
 use crate::model::security::NamespaceMode;
 use crate::model::state::ContainerState;
 use crate::model::{Classify, Kind, Result};
-use crate::wire::{cri, gojson};
+use crate::sandbox::RuntimeHandler;
+use crate::wire::{cri, gojson, runc};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,11 +19,17 @@ struct SandboxInfo<'a> {
     pid: u32,
     process_status: &'static str,
     net_namespace_closed: bool,
+    /// Both are empty for the pause program that needs no image.
+    image: &'a str,
+    snapshot_key: &'a str,
+    snapshotter: &'a str,
     runtime_handler: &'a str,
     runtime_type: &'a str,
+    runtime_options: Option<RuncOptions>,
     config: Option<&'a RawValue>,
     runtime_spec: Option<&'a RawValue>,
     cni_result: Option<&'a RawValue>,
+    sandbox_metadata: SandboxMetadata<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resources: Option<cri::LinuxContainerResources>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,6 +37,38 @@ struct SandboxInfo<'a> {
     /// Ours: what would not unwind.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     stuck_steps: &'a [String],
+}
+
+/// The part of containerd's sandbox metadata that tools read here; the rest stands beside it.
+#[derive(Serialize)]
+struct SandboxMetadata<'a> {
+    #[serde(rename = "ID")]
+    id: &'a str,
+    #[serde(rename = "Name")]
+    name: String,
+    #[serde(rename = "NetNSPath")]
+    netns_path: String,
+    #[serde(rename = "IP")]
+    ip: &'a str,
+    #[serde(rename = "AdditionalIPs")]
+    additional_ips: Option<&'a [String]>,
+    #[serde(rename = "RuntimeHandler")]
+    runtime_handler: &'a str,
+    #[serde(rename = "CNIResult")]
+    cni_result: Option<&'a RawValue>,
+}
+
+/// The runc shim's options that we set, under the interface's own names.
+#[derive(Serialize)]
+struct RuncOptions {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    no_new_keyring: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    binary_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    root: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    systemd_cgroup: bool,
 }
 
 #[derive(Serialize)]
@@ -41,16 +81,18 @@ struct ContainerInfo<'a> {
     snapshot_key: &'a str,
     snapshotter: &'a str,
     runtime_type: &'a str,
+    runtime_options: Option<RuncOptions>,
     config: Option<&'a RawValue>,
     runtime_spec: Option<&'a RawValue>,
 }
 
-/// The info of a sandbox; nothing unless `verbose`.
+/// The info of a sandbox; nothing unless `verbose`. `handler` is its runtime handler, where that is still configured.
 ///
 /// # Errors
 /// `Internal` where it cannot be written as JSON.
 pub(in crate::cri) fn sandbox(
     view: &SandboxView,
+    handler: Option<&RuntimeHandler>,
     verbose: bool,
 ) -> Result<BTreeMap<String, String>> {
     if !verbose {
@@ -66,23 +108,59 @@ pub(in crate::cri) fn sandbox(
             "deleted"
         },
         net_namespace_closed: has_own_network && view.netns.is_none(),
+        image: "",
+        snapshot_key: "",
+        snapshotter: "",
         runtime_handler: &view.handler,
         runtime_type: &view.runtime_type,
+        runtime_options: runtime_options(handler),
         config: raw(&view.record),
         runtime_spec: raw(&view.spec),
         cni_result: raw(&view.cni_result),
+        sandbox_metadata: sandbox_metadata(view),
         resources: resources.as_ref().map(Into::into),
         overhead: overhead.as_ref().map(Into::into),
         stuck_steps: &view.stuck,
     })
 }
 
-/// The info of a container; nothing unless `verbose`.
+fn sandbox_metadata(view: &SandboxView) -> SandboxMetadata<'_> {
+    let netns = view.netns.as_ref();
+    SandboxMetadata {
+        id: view.id.as_str(),
+        name: view.config.identity.reserved_name(),
+        netns_path: netns
+            .map(|path| path.display().to_string())
+            .unwrap_or_default(),
+        ip: view.ips.first().map_or("", String::as_str),
+        additional_ips: view.ips.get(1..).filter(|more| !more.is_empty()),
+        runtime_handler: &view.handler,
+        cni_result: raw(&view.cni_result),
+    }
+}
+
+/// The shim's options in words; `None` for shims that get none, or others than runc's.
+fn runtime_options(handler: Option<&RuntimeHandler>) -> Option<RuncOptions> {
+    let payload = handler?.options.as_ref()?;
+    if payload.type_url != Payload::RUNC_OPTIONS {
+        return None;
+    }
+    let options = runc::Options::decoded(&payload.value)?;
+    Some(RuncOptions {
+        no_new_keyring: options.no_new_keyring,
+        binary_name: options.binary_name,
+        root: options.root,
+        systemd_cgroup: options.systemd_cgroup,
+    })
+}
+
+/// The info of a container; nothing unless `verbose`. `handler` is its sandbox's.
 ///
 /// # Errors
 /// `Internal` where it cannot be written as JSON.
 pub(in crate::cri) fn container(
     view: &ContainerView,
+    handler: Option<&RuntimeHandler>,
     verbose: bool,
 ) -> Result<BTreeMap<String, String>> {
     if !verbose {
@@ -95,6 +173,7 @@ pub(in crate::cri) fn container(
         snapshot_key: view.snapshot_key(),
         snapshotter: &view.snapshotter,
         runtime_type: &view.runtime_type,
+        runtime_options: runtime_options(handler),
         config: raw(&view.record),
         runtime_spec: raw(&view.spec),
     })

@@ -3,12 +3,14 @@ use std::sync::Arc;
 use rstest::rstest;
 
 use super::*;
+use crate::containerd::Payload;
 use crate::index::{ContainerImage, ContainerUser};
 use crate::model::state::{ContainerState, SandboxState};
 use crate::model::{
     ContainerConfig, ContainerId, Kind, Pid, PodConfig, Resources, SandboxId, Signal, Termination,
 };
-use crate::wire::record;
+use crate::sandbox::RuntimeHandler;
+use crate::wire::{record, runc};
 
 fn id<T: std::str::FromStr<Err = Error>>(digit: &str) -> T {
     digit.repeat(64).parse().unwrap()
@@ -205,9 +207,25 @@ fn a_parked_container_is_in_no_pods_statuses() {
     assert!(container_statuses(&pod(true)).is_empty());
 }
 
+fn handler() -> RuntimeHandler {
+    let options = runc::Options {
+        binary_name: "/usr/bin/crun".into(),
+        systemd_cgroup: true,
+        ..Default::default()
+    };
+    let config = crate::config::Config::parse("").unwrap();
+    let settings = config.runtimes.handlers.values().next().cloned().unwrap();
+    RuntimeHandler {
+        settings,
+        options: Some(Payload::new(Payload::RUNC_OPTIONS, options.encoded())),
+        spec: Default::default(),
+    }
+}
+
 #[test]
 fn verbose_info_is_one_json_object_with_the_stored_texts_inside() {
-    let shown = info::sandbox(&sandbox(), true).unwrap();
+    let handler = handler();
+    let shown = info::sandbox(&sandbox(), Some(&handler), true).unwrap();
     let read: serde_json::Value = serde_json::from_str(&shown["info"]).unwrap();
 
     assert_eq!(read["pid"], 42);
@@ -215,15 +233,30 @@ fn verbose_info_is_one_json_object_with_the_stored_texts_inside() {
     assert_eq!(read["runtimeSpec"]["ociVersion"], "1.2.0");
     assert_eq!(read["cniResult"], serde_json::Value::Null);
     assert_eq!(read["netNamespaceClosed"], false);
+    assert_eq!(read["image"], "");
+    assert_eq!(
+        read["runtimeOptions"],
+        serde_json::json!({"binary_name": "/usr/bin/crun", "systemd_cgroup": true})
+    );
+    let metadata = &read["sandboxMetadata"];
+    assert_eq!(metadata["NetNSPath"], "/run/netns/x");
+    assert_eq!(metadata["IP"], "10.0.0.5");
+    assert_eq!(metadata["AdditionalIPs"][0], "fd00::5");
 
-    let shown = info::container(&container(), true).unwrap();
+    let shown = info::container(&container(), Some(&handler), true).unwrap();
     let read: serde_json::Value = serde_json::from_str(&shown["info"]).unwrap();
     assert_eq!(read["sandboxID"], "a".repeat(64));
     assert_eq!(read["pid"], 43);
     assert_eq!(read["config"]["mounts"][0]["host_path"], "/srv/link");
+    assert_eq!(read["snapshotKey"], "c".repeat(64));
+    assert_eq!(read["runtimeOptions"]["systemd_cgroup"], true);
 
-    assert!(info::sandbox(&sandbox(), false).unwrap().is_empty());
-    assert!(info::container(&container(), false).unwrap().is_empty());
+    assert!(info::sandbox(&sandbox(), None, false).unwrap().is_empty());
+    assert!(
+        info::container(&container(), None, false)
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
