@@ -58,6 +58,7 @@ impl Containers {
         let fingerprint =
             Digest::sha256(format!("{}\n{}", pod.sandbox.id, request.record).as_bytes());
         let (this, digest, making_key) = (self.clone(), fingerprint.clone(), key.clone());
+        let name = key.to_string();
         let id = self
             .flights
             .join(
@@ -70,7 +71,13 @@ impl Containers {
             .await?;
         // Nothing waits between the join and this, so the reply is on its way to a caller.
         self.unpark(&id);
-        Ok(id)
+        // One that was made for an earlier caller may have run since: it is nothing to hand out as new.
+        match self.deps.index.snapshot().container(&id) {
+            Some(view) if view.state == ContainerState::Created => Ok(id),
+            _ => Err(Error::already_exists(format!(
+                "{name} exists already as {id}, which is not new any more"
+            ))),
+        }
     }
 
     fn unpark(&self, id: &ContainerId) {

@@ -40,7 +40,7 @@ pub struct SandboxView {
     pub created_at: Timestamp,
     /// Pod IPs, primary first; empty with the host's network and once stopped.
     pub ips: Vec<String>,
-    /// Pinned network namespace; `None` with the host's network.
+    /// Pinned network namespace; `None` with the host's network and once it is closed.
     pub netns: Option<PathBuf>,
     /// The pause process; `None` once it ended.
     pub pause_pid: Option<Pid>,

@@ -32,10 +32,12 @@ impl Sandboxes {
         // A stop that was cut off after CNI DEL has removed the attachment, and with it the other place where the
         // namespace's path stands.
         let earlier = self.records.get(view.id.as_str()).await?;
+        let netns = view
+            .netns
+            .or_else(|| earlier.and_then(|record| record.netns));
         let view = SandboxView {
-            netns: view
-                .netns
-                .or_else(|| earlier.and_then(|record| record.netns)),
+            // Where the step was taken back, or a reboot took it away, the namespace is closed.
+            netns: netns.filter(|_| steps.contains(&Step::Netns)),
             ..view
         };
         let record = StepRecord {

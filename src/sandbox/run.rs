@@ -55,16 +55,24 @@ impl Sandboxes {
         }
         let key = PodKey(request.config.identity.clone());
         let fingerprint = request.fingerprint();
-        let (this, digest) = (self.clone(), fingerprint.clone());
-        self.flights
+        let (this, digest, joined) = (self.clone(), fingerprint.clone(), key.clone());
+        let id = self
+            .flights
             .join(
                 &self.deps.supervisor,
                 "RunPodSandbox",
-                key,
+                joined,
                 fingerprint,
                 move || this.make(request, handler, digest),
             )
-            .await
+            .await?;
+        // One that was made for an earlier caller may have ended since: it is nothing to hand out.
+        match self.deps.index.snapshot().sandbox(&id) {
+            Some(view) if view.state.is_ready() => Ok(id),
+            _ => Err(Error::already_exists(format!(
+                "{key} exists already as {id}, which is not ready any more; remove it or use another attempt"
+            ))),
+        }
     }
 
     async fn make(

@@ -81,6 +81,9 @@ impl Sandboxes {
             .sandbox_event(id, SandboxEvent::Stopped, |view| {
                 view.pause_pid = None;
                 view.ips.clear();
+                if left.is_empty() {
+                    view.netns = None;
+                }
                 view.stuck.clone_from(&stuck);
             });
         match ended {

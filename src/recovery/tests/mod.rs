@@ -2,5 +2,6 @@
 
 mod behaviour;
 mod broken;
+mod handout;
 mod house;
 mod network;
