@@ -168,7 +168,7 @@ keys! {
     "cni.del_deadline", "duration", Live, "Deadline of one DEL.";
 
     "images.registry_config_path", "list of paths", Restart, "Directories with HOST/hosts.toml files, as containerd has them; the first that knows the host wins.";
-    "images.max_concurrent_downloads", "count", Restart, "Layers of one image fetched at the same time.";
+    "images.max_concurrent_downloads", "count", Restart, "Layers fetched at the same time, over all pulls.";
     "images.progress_timeout", "duration", Restart, "A download that brings nothing for this long has failed.";
     "images.pinned", "list of patterns", Live, "Image references that garbage collection leaves alone.";
     "images.max_layer_bytes", "bytes", Live, "Largest compressed layer.";

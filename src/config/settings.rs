@@ -180,7 +180,7 @@ pub struct Cni {
 pub struct Images {
     /// Directories with a `hosts.toml` per registry, the first that has one wins.
     pub registry_config_path: Vec<PathBuf>,
-    /// Layers of one image fetched at the same time.
+    /// Layers fetched at the same time, over all pulls.
     pub max_concurrent_downloads: NonZeroUsize,
     /// A download without a byte for this long has failed.
     pub progress_timeout: Duration,

@@ -86,9 +86,15 @@ impl Images {
             .map(|handler| handler.snapshotter.clone())
             .filter(|name| *name != first)
             .collect();
-        let mut measured = Vec::with_capacity(others.len().saturating_add(1));
-        for snapshotter in std::iter::once(first).chain(others) {
-            measured.push(self.measure_one(snapshotter).await?);
+        let mut measured = vec![self.measure_one(first).await?];
+        for snapshotter in others {
+            match self.measure_one(snapshotter.clone()).await {
+                Ok(usage) => measured.push(usage),
+                // One that a handler names and containerd lacks must not keep the default's figures back.
+                Err(error) => {
+                    tracing::debug!(%snapshotter, %error, "snapshots could not be measured")
+                }
+            }
         }
         self.inner.usages.published.store(measured.into());
         Ok(())

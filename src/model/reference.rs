@@ -377,6 +377,8 @@ mod tests {
     #[case("a-")]
     #[case("a___b")]
     #[case("a..b/c")]
+    // The dot makes the first component a registry host, and no host has an underscore.
+    #[case("a_a.0/a")]
     #[case("host:port/a")]
     #[case("-host.tld/a")]
     #[case("host..tld/a")]

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 
+use super::coding::{self, Coding, Decoder};
 use super::failure::{Failure, shown};
 use crate::model::Error;
 
@@ -24,18 +25,30 @@ pub(super) async fn read_all(mut response: Response, limit: u64) -> Result<Bytes
     {
         return Err(too_large());
     }
+    let mut decoder = Decoder::new(coding::of(response.headers()).unwrap_or(Coding::Identity));
     let mut body = BytesMut::new();
+    let add = |bytes: &[u8], body: &mut BytesMut| {
+        let total = u64::try_from(body.len().saturating_add(bytes.len()));
+        if total.map_or(true, |total| total > limit) {
+            return Err(too_large());
+        }
+        body.extend_from_slice(bytes);
+        Ok(())
+    };
     loop {
-        match response.chunk().await {
+        let chunk = match response.chunk().await {
             Ok(None) => return Ok(body.freeze()),
-            Ok(Some(chunk)) => {
-                let total = u64::try_from(body.len().saturating_add(chunk.len()));
-                if total.map_or(true, |total| total > limit) {
-                    return Err(too_large());
-                }
-                body.extend_from_slice(&chunk);
-            }
+            Ok(Some(chunk)) => chunk,
             Err(error) => return Err(Failure::sent(error, &url)),
+        };
+        if let Some(plain) = decoder.feed(chunk) {
+            add(&plain, &mut body)?;
+        }
+        while let Some(piece) = decoder
+            .next()
+            .map_err(|error| Failure::undecodable(error, &url))?
+        {
+            add(&piece, &mut body)?;
         }
     }
 }

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION,
-    RANGE, RETRY_AFTER,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
 };
 use reqwest::{Client, Method, Response, StatusCode};
 use url::Url;
@@ -14,7 +13,7 @@ use url::Url;
 use super::auth::{Challenger, HostAuth};
 use super::failure::{Failure, error_codes, has_cause, shown};
 use super::hosts::{Host, Scheme, split_port};
-use super::{Settings, body, retry};
+use super::{Settings, body, coding, retry};
 use crate::model::{Error, Kind};
 
 const SENDS: u32 = 5;
@@ -312,16 +311,11 @@ fn check_headers(response: &Response, url: &Url) -> Result<(), Failure> {
             shown(url)
         ))));
     }
-    let is_encoded = response
-        .headers()
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .any(|coding| !coding.as_bytes().is_empty() && coding.as_bytes() != b"identity");
-    if is_encoded && response.status().is_success() {
+    if response.status().is_success() && coding::of(response.headers()).is_none() {
         return Err(Failure::transport(Error::new(
             Kind::Unknown,
             format!(
-                "{}: sent an encoded body though none was accepted",
+                "{}: sent a body in a content encoding that was not accepted",
                 shown(url)
             ),
         )));

@@ -63,6 +63,12 @@ impl Failure {
         }
     }
 
+    /// A body that is not of the coding that its headers announce.
+    pub(super) fn undecodable(error: std::io::Error, url: &Url) -> Self {
+        let what = format!("{}: the body is not encoded as it says", shown(url));
+        Self::transport(Error::new(Kind::Unknown, what).caused_by(error))
+    }
+
     pub(super) fn too_large(error: Error) -> Self {
         Self {
             rank: Rank::TooLarge,
@@ -101,18 +107,31 @@ impl Failure {
 
 /// Keeps the first failure of the highest rank.
 #[derive(Debug, Default)]
-pub(super) struct Worst(Option<Failure>);
+pub(super) struct Worst {
+    held: Option<Failure>,
+    has_others: bool,
+}
 
 impl Worst {
     pub(super) fn note(&mut self, failure: Failure) {
-        if self.0.as_ref().is_none_or(|held| held.rank < failure.rank) {
-            self.0 = Some(failure);
+        self.has_others |= failure.rank != Rank::NotFound;
+        if self
+            .held
+            .as_ref()
+            .is_none_or(|held| held.rank < failure.rank)
+        {
+            self.held = Some(failure);
         }
+    }
+
+    /// Every host that was asked answered that it does not have it.
+    pub(super) fn all_not_found(&self) -> bool {
+        self.held.is_some() && !self.has_others
     }
 
     /// The error to report; `none` words the case that no host was asked.
     pub(super) fn into_error(self, none: impl FnOnce() -> Error) -> Error {
-        self.0.map_or_else(none, |held| held.error)
+        self.held.map_or_else(none, |held| held.error)
     }
 }
 

@@ -9,6 +9,7 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::coding::{self, Coding, Decoder};
 use super::endpoint::{Ask, Endpoint};
 use super::failure::{Failure, Worst, shown};
 use super::manifest::{MediaKind, matches, media_kind};
@@ -128,6 +129,7 @@ pub struct Blob {
 
 struct Open {
     response: Response,
+    decoder: Decoder,
     /// Bytes to drop first: the host ignored the range.
     skip: u64,
 }
@@ -194,17 +196,26 @@ impl Blob {
         let response = endpoint
             .send(&ask(&self.descriptor, self.offset, is_last))
             .await?;
-        let skip = self.checked_start(&response)?;
-        Ok(Open { response, skip })
+        let coding = coding::of(response.headers()).unwrap_or(Coding::Identity);
+        let skip = self.checked_start(&response, coding)?;
+        Ok(Open {
+            response,
+            decoder: Decoder::new(coding),
+            skip,
+        })
     }
 
     /// How many bytes of the answer lie before our offset.
-    fn checked_start(&self, response: &Response) -> Result<u64, Failure> {
+    fn checked_start(&self, response: &Response, coding: Coding) -> Result<u64, Failure> {
         let wrong = |why: String| {
             let url = shown(response.url());
             Failure::transport(Error::new(Kind::Unknown, format!("{url}: {why}")))
         };
+        let is_encoded = coding != Coding::Identity;
         let starts_at = if response.status() == StatusCode::PARTIAL_CONTENT {
+            if is_encoded {
+                return Err(wrong("a part of an encoded body".to_owned()));
+            }
             response
                 .headers()
                 .get(CONTENT_RANGE)
@@ -229,7 +240,7 @@ impl Blob {
         }
         let want = self.descriptor.size.saturating_sub(starts_at);
         match response.content_length() {
-            Some(length) if length != want => Err(wrong(format!(
+            Some(length) if !is_encoded && length != want => Err(wrong(format!(
                 "sends {length} bytes where {} says {want}",
                 self.descriptor.digest
             ))),
@@ -239,6 +250,21 @@ impl Blob {
 
     /// One chunk. `None` where it only held bytes to skip.
     async fn read(&mut self, mut open: Open) -> Result<Option<Bytes>, Failure> {
+        let decoded = open.decoder.next();
+        match decoded.map_err(|error| Failure::undecodable(error, open.response.url()))? {
+            Some(bytes) => self.accept(open, bytes),
+            None => match self.receive(&mut open).await? {
+                Some(bytes) => self.accept(open, bytes),
+                None => {
+                    self.open = Some(open);
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    /// Waits for the host's next bytes; `None` where they are to be decoded first.
+    async fn receive(&mut self, open: &mut Open) -> Result<Option<Bytes>, Failure> {
         let url = open.response.url().clone();
         let broke =
             |why: String| Failure::broken(Error::unavailable(format!("{}: {why}", shown(&url))));
@@ -246,7 +272,7 @@ impl Blob {
         let began = Instant::now();
         let chunk = tokio::time::timeout(settings.idle_timeout, open.response.chunk()).await;
         let waited = began.elapsed();
-        let mut chunk = match chunk {
+        let chunk = match chunk {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return Err(broke("the stream ended before the blob".to_owned())),
             Ok(Err(error)) => return Err(Failure::sent(error, &url)),
@@ -265,6 +291,12 @@ impl Blob {
                 settings.min_rate, settings.stall_window
             )));
         }
+        Ok(open.decoder.feed(chunk))
+    }
+
+    /// Hands out `chunk` less what is to be skipped, and keeps the stream open.
+    fn accept(&mut self, mut open: Open, mut chunk: Bytes) -> Result<Option<Bytes>, Failure> {
+        let received = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
         let dropped = open.skip.min(received);
         chunk.advance(usize::try_from(dropped).unwrap_or(chunk.len()));
         open.skip -= dropped;
@@ -274,7 +306,7 @@ impl Blob {
                 Kind::Aborted,
                 format!(
                     "{}: more bytes than the {} of {}",
-                    shown(&url),
+                    shown(open.response.url()),
                     self.descriptor.size,
                     self.descriptor.digest
                 ),

@@ -15,6 +15,7 @@ mod auth;
 mod body;
 mod challenge;
 mod client;
+mod coding;
 mod credentials;
 mod endpoint;
 mod failure;
@@ -42,6 +43,7 @@ use tokio::sync::Semaphore;
 pub use client::install_crypto_provider;
 pub use credentials::{AuthFields, Credentials};
 pub use fetch::Blob;
+pub use hosts::broken_files_blocking;
 pub use resolve::Resolved;
 
 use auth::HostAuth;

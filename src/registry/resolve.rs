@@ -4,6 +4,7 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, Response, StatusCode};
 
+use super::coding::{self, Coding};
 use super::endpoint::{Ask, Endpoint};
 use super::failure::{Failure, Worst, shown};
 use super::manifest::{ACCEPT, MAX_MANIFEST, matches};
@@ -36,14 +37,20 @@ impl Repository {
             })
             .collect();
         let mut worst = Worst::default();
-        for (at, endpoint) in hosts.iter().enumerate() {
-            let is_last = at.saturating_add(1) == hosts.len();
-            match resolve_at(endpoint, self.reference(), is_last).await {
-                Ok(resolved) => return Ok(resolved),
-                Err(failure) => {
-                    tracing::debug!(host = %endpoint.host().authority, error = %failure.error, "resolve failed");
-                    worst.note(failure);
+        for &collection in collections(by_tag) {
+            for (at, endpoint) in hosts.iter().enumerate() {
+                let is_last = at.saturating_add(1) == hosts.len();
+                match resolve_at(endpoint, self.reference(), collection, is_last).await {
+                    Ok(resolved) => return Ok(resolved),
+                    Err(failure) => {
+                        tracing::debug!(host = %endpoint.host().authority, error = %failure.error, "resolve failed");
+                        worst.note(failure);
+                    }
                 }
+            }
+            // Only where every host says that it does not have it, it may be somewhere else.
+            if !worst.all_not_found() {
+                break;
             }
         }
         Err(worst.into_error(|| {
@@ -55,14 +62,24 @@ impl Repository {
     }
 }
 
+/// Where to look, in order: some registries serve a manifest by digest among the blobs only.
+fn collections(by_tag: bool) -> &'static [&'static str] {
+    if by_tag {
+        &["manifests"]
+    } else {
+        &["manifests", "blobs"]
+    }
+}
+
 async fn resolve_at(
     endpoint: &Endpoint,
     reference: &Reference,
+    collection: &'static str,
     is_last: bool,
 ) -> Result<Resolved, Failure> {
     let mut ask = Ask {
         method: Method::HEAD,
-        collection: "manifests",
+        collection,
         version: reference.version(),
         accept: ACCEPT.to_owned(),
         offset: 0,
@@ -71,7 +88,9 @@ async fn resolve_at(
     let host = endpoint.host().authority.clone();
     match endpoint.send(&ask).await {
         Ok(response) => {
-            if let Some(target) = described_by_headers(&response, reference)? {
+            // A blob is read at once: fetching it later as the manifest that it is would not find it.
+            let described = described_by_headers(&response, reference)?;
+            if let Some(target) = described.filter(|_| collection == "manifests") {
                 return Ok(Resolved {
                     target,
                     host,
@@ -143,13 +162,17 @@ fn described_by_headers(
         None => text("docker-content-digest").and_then(|digest| digest.parse().ok()),
     };
     let media_type = media_type(response);
+    // An encoded answer's length is not the manifest's.
+    let is_plain = coding::of(response.headers()) == Some(Coding::Identity);
     Ok(match (size, digest) {
-        (Some(size), Some(digest)) if size > 0 && !media_type.is_empty() => Some(Descriptor {
-            media_type,
-            digest,
-            size,
-            annotations: Default::default(),
-        }),
+        (Some(size), Some(digest)) if is_plain && size > 0 && !media_type.is_empty() => {
+            Some(Descriptor {
+                media_type,
+                digest,
+                size,
+                annotations: Default::default(),
+            })
+        }
         _ => None,
     })
 }

@@ -123,6 +123,44 @@ fn from_directory(directory: &Path, reference: &Reference) -> Result<Vec<Host>> 
     parsed.into_hosts(directory, reference)
 }
 
+/// Every `hosts.toml` below `roots` that pulls do without or fail on, with the reason. A file that cannot be parsed turns
+/// its mirrors off without stopping a pull, so nobody would notice.
+pub fn broken_files_blocking(roots: &[PathBuf]) -> Vec<(PathBuf, String)> {
+    let mut broken = Vec::new();
+    for root in roots {
+        let Ok(entries) = std::fs::read_dir(root) else {
+            continue;
+        };
+        for directory in entries.flatten().map(|entry| entry.path()) {
+            let file = directory.join("hosts.toml");
+            if let Some(reason) = fault(&directory, &file) {
+                broken.push((file, reason));
+            }
+        }
+    }
+    broken.sort();
+    broken
+}
+
+fn fault(directory: &Path, file: &Path) -> Option<String> {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) if text.trim().is_empty() => return None,
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => return Some(error.to_string()),
+    };
+    let parsed = match toml_file::parse(&text) {
+        Ok(parsed) => parsed,
+        Err(reason) => return Some(reason.to_string()),
+    };
+    // Which repository it is makes no difference to the certificates and keys that the file names.
+    let any = "host.invalid/name:tag".parse().ok()?;
+    parsed
+        .into_hosts(directory, &any)
+        .err()
+        .map(|error| error.chain())
+}
+
 /// The host that a reference names itself.
 fn default_upstream(reference: &Reference) -> Host {
     let authority = reference.endpoint().to_owned();

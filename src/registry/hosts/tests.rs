@@ -214,3 +214,32 @@ fn certificates_are_read_relative_to_the_directory_and_must_be_pem() {
         assert!(rig.hosts("host.tld/a").is_err(), "{file}");
     }
 }
+
+#[test]
+fn files_that_cannot_be_used_are_listed_with_their_reason() {
+    let root = tempfile::tempdir().unwrap();
+    for (host, text) in [
+        ("good.tld", "server = \"https://a.tld\"\n"),
+        ("empty.tld", ""),
+        ("broken.tld", "server = [\n"),
+        (
+            "word.tld",
+            "[host.\"https://a.tld\"]\ncapabilities = [\"fly\"]\n",
+        ),
+        ("ca.tld", "[host.\"https://a.tld\"]\nca = \"none.pem\"\n"),
+    ] {
+        std::fs::create_dir(root.path().join(host)).unwrap();
+        std::fs::write(root.path().join(host).join("hosts.toml"), text).unwrap();
+    }
+    std::fs::create_dir(root.path().join("bare.tld")).unwrap();
+
+    let absent = root.path().join("absent");
+    let broken = broken_files_blocking(&[root.path().to_owned(), absent]);
+
+    let names: Vec<_> = broken
+        .iter()
+        .map(|(path, _)| path.parent().unwrap().file_name().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, ["broken.tld", "ca.tld", "word.tld"]);
+    assert!(broken.iter().all(|(_, reason)| !reason.is_empty()));
+}

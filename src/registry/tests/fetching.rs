@@ -86,3 +86,53 @@ async fn a_blob_of_another_size_than_announced_is_refused() {
         );
     }
 }
+
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(bytes).unwrap();
+    gzip.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_body_encoded_without_being_asked_for_is_decoded() {
+    let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+    let digest = Digest::sha256(&bytes);
+    let encoded = gzipped(&bytes);
+    let stub = Stub::start(move |_| {
+        Reply::new(200)
+            .header("Content-Encoding", "gzip")
+            .header("Content-Type", MANIFEST)
+            .header("Docker-Content-Digest", Digest::sha256(b"none").to_string())
+            .body(encoded.clone())
+    });
+    let repository = open(&stub, ":v1", &Credentials::anonymous()).await;
+    let descriptor = layer(digest.clone(), bytes.len());
+
+    // The length that HEAD tells is not the manifest's, nor need the digest be: the body decides.
+    assert_eq!(repository.resolve().await.unwrap().target.size, 100_000);
+    let document = repository.document(&descriptor, 1 << 20).await.unwrap();
+    assert_eq!(document, bytes);
+    let whole = drain(repository.blob(descriptor.clone(), 0)).await.unwrap();
+    assert_eq!(whole, bytes);
+    let rest = drain(repository.blob(descriptor, 60_000)).await.unwrap();
+    assert_eq!(rest, bytes.get(60_000..).unwrap());
+}
+
+#[tokio::test]
+async fn an_encoded_bomb_and_an_unknown_encoding_are_refused() {
+    let bomb = gzipped(&vec![0; 8 * 1024 * 1024]);
+    let stub = Stub::start(move |seen| match seen.path.ends_with("v1") {
+        true => Reply::new(200)
+            .header("Content-Encoding", "gzip")
+            .body(bomb.clone()),
+        false => Reply::new(200).header("Content-Encoding", "br").body("x"),
+    });
+    let repository = open(&stub, ":v1", &Credentials::anonymous()).await;
+
+    let error = repository.resolve().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::ResourceExhausted, "{error}");
+    let blob = repository.blob(layer(Digest::sha256(b"x"), 1), 0);
+    let error = drain(blob).await.unwrap_err();
+    assert!(error.chain().contains("encoding"), "{error}");
+}

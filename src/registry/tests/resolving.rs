@@ -208,3 +208,36 @@ async fn a_dead_registry_is_unavailable_at_once() {
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.chain().contains("127.0.0.1:1"), "{error}");
 }
+
+#[tokio::test]
+async fn a_digest_that_no_host_has_as_a_manifest_is_looked_for_among_the_blobs() {
+    let digest = Digest::sha256(b"{}");
+    let stub = Stub::start(move |seen| match seen.path.contains("/blobs/") {
+        true => Reply::new(200).header("Content-Type", MANIFEST).body("{}"),
+        false => Reply::new(404),
+    });
+    let anonymous = Credentials::anonymous();
+
+    let by_digest = format!("@{digest}");
+    let repository = open(&stub, &by_digest, &anonymous).await;
+    let resolved = repository.resolve().await.unwrap();
+    assert_eq!(resolved.body.as_deref(), Some(b"{}".as_slice()));
+    assert_eq!(resolved.target.digest, digest);
+    let path = format!("/v2/team/app/manifests/{digest}");
+    let blob = format!("/v2/team/app/blobs/{digest}");
+    let want = [
+        format!("HEAD {path}"),
+        format!("HEAD {blob}"),
+        format!("GET {blob}"),
+    ];
+    assert_eq!(stub.lines(), want);
+
+    let by_tag = open(&stub, ":v1", &anonymous).await.resolve().await;
+    assert_eq!(by_tag.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(stub.lines().len(), 4, "no blob has a tag");
+
+    let refusing = Stub::start(|_| Reply::new(400));
+    let repository = open(&refusing, &by_digest, &anonymous).await;
+    repository.resolve().await.unwrap_err();
+    assert_eq!(refusing.lines().len(), 1, "only absence leads to the blobs");
+}
