@@ -18,6 +18,7 @@ use crate::model::{Pid, Result, Timestamp};
 use crate::network::{NetworkSettings, SurveyedNetwork, survey_blocking};
 use crate::node::features::{self, Abilities};
 use crate::node::{runtime_config, tools};
+use crate::registry::broken_files_blocking;
 use crate::store;
 use crate::sys::cgroup::{Cgroups, Mode};
 use crate::sys::survey::{self, Space};
@@ -147,6 +148,8 @@ pub struct Facts {
     pub occupant: Occupant,
     /// Space where state, root and containerd's content lie.
     pub spaces: Vec<(PathBuf, Result<Space, String>)>,
+    /// `hosts.toml` files that cannot be used, and why.
+    pub broken_hosts_files: Vec<(PathBuf, String)>,
     /// What stays half made.
     pub leftovers: Vec<Leftover>,
     /// Record files that cannot be read.
@@ -203,6 +206,7 @@ pub async fn gather(
             has_overlayfs: survey::knows_filesystem_blocking("overlay").unwrap_or(false),
             occupant: occupant_blocking(&config.server.socket),
             spaces: spaces_blocking(&config),
+            broken_hosts_files: broken_files_blocking(&config.images.registry_config_path),
             socket: config.server.socket,
             leftovers,
             unreadable,

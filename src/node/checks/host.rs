@@ -170,6 +170,20 @@ pub(super) fn space(facts: &Facts) -> Vec<Check> {
     facts.spaces.iter().map(judge).collect()
 }
 
+pub(super) fn registries(facts: &Facts) -> Vec<Check> {
+    facts
+        .broken_hosts_files
+        .iter()
+        .map(|(path, reason)| {
+            Check::warn(
+                "registry hosts",
+                format!("{}: {reason}", path.display()),
+                "correct the file: until then its mirrors are off, or pulls from its registry fail",
+            )
+        })
+        .collect()
+}
+
 pub(super) fn records(facts: &Facts) -> Vec<Check> {
     const NAME: &str = "records";
     let mut checks = Vec::new();

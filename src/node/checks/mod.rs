@@ -98,6 +98,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     checks.extend(host::kernel(facts));
     checks.push(host::socket(facts));
     checks.extend(host::space(facts));
+    checks.extend(host::registries(facts));
     checks.extend(host::records(facts));
     checks
 }

@@ -67,6 +67,7 @@ fn healthy() -> Facts {
         openat2: Ok(()),
         pidfd: Ok(()),
         has_overlayfs: true,
+        broken_hosts_files: Vec::new(),
         socket: "/run/podwright/podwright.sock".into(),
         occupant: Occupant::Nobody,
         spaces: vec![(
@@ -202,4 +203,25 @@ fn an_incomplete_record_is_a_leftover_with_its_steps() {
     );
     let complete = json!({"complete": true, "steps": [], "created_at": 1});
     assert_eq!(leftover("sandbox", "abc".into(), &complete, now), None);
+}
+
+#[test]
+fn a_hosts_toml_that_cannot_be_used_is_named_with_its_reason() {
+    let facts = Facts {
+        broken_hosts_files: vec![("/certs.d/a.tld/hosts.toml".into(), "line 1: what".into())],
+        ..healthy()
+    };
+
+    let found: Vec<Check> = judge(&facts)
+        .into_iter()
+        .filter(|check| check.outcome != Outcome::Ok)
+        .collect();
+
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].outcome, Outcome::Warn);
+    assert!(
+        found[0]
+            .finding
+            .contains("/certs.d/a.tld/hosts.toml: line 1")
+    );
 }
