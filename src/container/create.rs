@@ -17,6 +17,7 @@ use crate::spec;
 use super::images::LocalImage;
 use super::record::{self, ContainerMark};
 use super::steps::{Step, StepRecord};
+use super::volumes::Rootfs;
 use super::{ContainerKey, Containers};
 
 /// Prefix of annotations that ask for CDI devices.
@@ -246,8 +247,24 @@ impl Making<'_> {
         self.home.records.put(self.id.as_str(), &record).await
     }
 
-    /// Prepares the writable snapshot. The label keeps garbage collection away until the record refers to it.
-    async fn prepare(
+    /// The root file system: the writable snapshot and the volumes over it. The label keeps garbage collection away from
+    /// the snapshot until the record refers to it.
+    async fn prepare(&self, handler: &RuntimeHandler, image: &LocalImage) -> Result<Rootfs> {
+        let mounts = self.prepare_snapshot(handler, image).await?;
+        let volumes = self
+            .home
+            .make_volumes(
+                self.id,
+                self.key.sandbox.as_str(),
+                &self.request.config,
+                &image.defaults.volumes,
+                &mounts,
+            )
+            .await?;
+        Ok(Rootfs { mounts, volumes })
+    }
+
+    async fn prepare_snapshot(
         &self,
         handler: &RuntimeHandler,
         image: &LocalImage,

@@ -18,6 +18,7 @@ use crate::sys;
 
 use super::Containers;
 use super::images::LocalImage;
+use super::volumes::Rootfs;
 
 /// How long a path that the caller chose may take to answer.
 const PATH_LIMIT: Duration = Duration::from_secs(30);
@@ -42,7 +43,7 @@ impl Containers {
         sandbox: &SandboxView,
         handler: &RuntimeHandler,
         image: &LocalImage,
-        rootfs: &[RootfsMount],
+        rootfs: &Rootfs,
     ) -> Result<Built> {
         let host = self.deps.host.load_full();
         let filled = self.with_node_defaults(config)?;
@@ -58,7 +59,7 @@ impl Containers {
         };
         let sandbox_pid = sandbox.pause_pid.ok_or_else(not_ready)?;
         let target_pid = self.target_pid(config, sandbox)?;
-        let user = self.process_user(config, image, rootfs).await?;
+        let user = self.process_user(config, image, &rootfs.mounts).await?;
         let mounts = self.resolve_mounts(sandbox, &config.mounts).await?;
         let devices = self.resolve_devices(sandbox, &config.devices).await?;
         let host_devices = match config.security.privileged {
@@ -78,7 +79,7 @@ impl Containers {
             target_pid,
             files: &sandbox_files(&self.deps, &sandbox.id, &sandbox.config),
             mounts: &mounts,
-            volumes: &[],
+            volumes: &rootfs.volumes,
             devices: &devices,
             host_devices: &host_devices,
             seccomp_profile: seccomp_profile.as_deref(),

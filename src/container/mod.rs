@@ -20,6 +20,7 @@ mod start;
 pub mod steps;
 mod stop;
 mod update;
+mod volumes;
 
 pub use adopt::AdoptedContainer;
 pub use create::CreateRequest;

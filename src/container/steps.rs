@@ -16,7 +16,7 @@ const TASK_END: std::time::Duration = std::time::Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// The writable snapshot.
+    /// The writable snapshot, and the volumes that the image declares.
     Snapshot,
     /// containerd's record.
     Record,
@@ -119,7 +119,8 @@ impl Containers {
         let containerd = &self.deps.containerd;
         let undone = match step {
             Step::Snapshot => {
-                tolerate_missing(containerd.snapshots.remove(&snapshotter, id.as_str()).await)
+                let removed = containerd.snapshots.remove(&snapshotter, id.as_str()).await;
+                tolerate_missing(removed).and(self.remove_volumes(id).await)
             }
             Step::Record => tolerate_missing(containerd.containers.delete(id.as_str()).await),
             Step::Io => self.remove_io(id).await,
@@ -135,6 +136,14 @@ impl Containers {
         }
         let dir = self.deps.state_dir("containers", id.as_str());
         sys::off_thread("remove the container's FIFOs", move || {
+            sys::remove_tree_blocking(&dir)
+        })
+        .await
+    }
+
+    async fn remove_volumes(&self, id: &ContainerId) -> Result<()> {
+        let dir = self.volumes_dir(id);
+        sys::off_thread("remove the container's volumes", move || {
             sys::remove_tree_blocking(&dir)
         })
         .await

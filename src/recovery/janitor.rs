@@ -112,6 +112,7 @@ impl Recovery {
         let settings = self.deps.settings();
         for (dir, kind) in [
             (&settings.server.root_dir, "sandboxes"),
+            (&settings.server.root_dir, "containers"),
             (&settings.server.state_dir, "sandboxes"),
             (&settings.server.state_dir, "containers"),
         ] {

@@ -1,7 +1,7 @@
 //! Paths as text: what they mean inside a container can only be said there.
 
 /// The shortest spelling of `path` without `.`, `..` and doubled slashes, by the letters alone. Empty becomes `.`.
-pub(super) fn clean(path: &str) -> String {
+pub fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

@@ -41,6 +41,7 @@ pub use input::{
     ContainerInput, ImageVolume, PauseInput, PauseProgram, ResolvedDevice, ResolvedMount,
     SandboxFiles, SelinuxLabels, SpecOptions,
 };
+pub use lexical::clean as clean_path;
 pub use mounts::check_mount;
 pub use namespaces::UserMapping;
 pub use pause::{check_pod, pause};

@@ -6,6 +6,7 @@
 pub mod apparmor;
 pub mod append_file;
 pub mod cgroup;
+mod copy;
 pub mod devices;
 pub mod errno;
 pub mod fifo;
@@ -24,5 +25,6 @@ pub mod survey;
 mod trees;
 mod xattr;
 
+pub use copy::copy_dir_blocking;
 pub use off_thread::off_thread;
 pub use trees::remove_tree_blocking;

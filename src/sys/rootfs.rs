@@ -104,10 +104,21 @@ impl Layers {
     }
 
     fn read_mounted(&self, paths: &[&str], cap: usize) -> Result<Vec<Option<Vec<u8>>>> {
+        self.with_root_blocking(|root| paths.iter().map(|path| read_in(root, path, cap)).collect())
+    }
+
+    /// Does `work` with the whole root file system, read-only, on a thread that alone sees it mounted.
+    ///
+    /// # Errors
+    /// Those of `work`; `Internal` where the layers cannot be mounted.
+    pub fn with_root_blocking<T: Send>(
+        &self,
+        work: impl FnOnce(&Root) -> Result<T> + Send,
+    ) -> Result<T> {
         std::thread::scope(|scope| {
             std::thread::Builder::new()
                 .name("rootfs".into())
-                .spawn_scoped(scope, || self.read_in_own_namespace(paths, cap))
+                .spawn_scoped(scope, || work(&self.mount_in_own_namespace()?))
                 .sys(|| "start a thread to read a root file system".to_owned())?
                 .join()
                 .unwrap_or_else(|_panic| {
@@ -118,14 +129,14 @@ impl Layers {
         })
     }
 
-    fn read_in_own_namespace(&self, paths: &[&str], cap: usize) -> Result<Vec<Option<Vec<u8>>>> {
+    fn mount_in_own_namespace(&self) -> Result<Root> {
         nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS)
             .sys(|| "leave the mount namespace".to_owned())?;
         let none = None::<&str>;
         nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
             .sys(|| "keep mounts to this thread".to_owned())?;
-        let root = match self.0.as_slice() {
-            [one] => Root::open_blocking(one)?,
+        match self.0.as_slice() {
+            [one] => Root::open_blocking(one),
             many => {
                 // Relative names keep the option within the page that mount(2) takes, however many layers there are.
                 let base = many
@@ -150,10 +161,9 @@ impl Layers {
                 .sys(|| "mount the layers of a root file system".to_owned())?;
                 // It stays mounted until the thread, and its namespace with it, ends: in a detached tree the kernel cannot
                 // vouch for "..".
-                Root::open_blocking(target)?
+                Root::open_blocking(target)
             }
-        };
-        paths.iter().map(|path| read_in(&root, path, cap)).collect()
+        }
     }
 }
 

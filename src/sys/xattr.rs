@@ -1,12 +1,18 @@
 //! Extended attributes, which neither std nor nix reads.
 #![expect(
     unsafe_code,
-    reason = "lgetxattr(2) has no safe wrapper among our dependencies"
+    reason = "the calls on extended attributes have no safe wrapper among our dependencies"
 )]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
+use nix::errno::Errno;
 use nix::libc;
+
+use super::errno::SysContext as _;
+use crate::model::{Error, Result};
 
 /// The value of attribute `name` of the file at `path`, which is not followed; `None` where there is none, or where it
 /// is longer than overlayfs' own ever are.
@@ -24,4 +30,66 @@ pub(super) fn get_blocking(path: &CStr, name: &CStr) -> Option<Vec<u8>> {
     value
         .get(..usize::try_from(length).ok()?)
         .map(<[u8]>::to_vec)
+}
+
+/// The kernel's own limit for the names and for a value.
+const MAX_BYTES: usize = 64 * 1024;
+/// Made anew by the security module where a file is made.
+const LABEL: &CStr = c"security.selinux";
+
+/// Gives `to` the extended attributes of `from`, less its security label. Links are not followed. What the file system of
+/// `to` does not support is left out.
+///
+/// # Errors
+/// `Internal` where the kernel refuses.
+pub(super) fn copy_blocking(from: &Path, to: &Path) -> Result<()> {
+    let c_path = |path: &Path| {
+        CString::new(path.as_os_str().as_bytes())
+            .map_err(|error| Error::internal("a path with a NUL").caused_by(error))
+    };
+    let what = || format!("copy the attributes of {}", from.display());
+    let (source, target) = (c_path(from)?, c_path(to)?);
+    let mut names = vec![0_u8; MAX_BYTES];
+    // SAFETY: the path is NUL-terminated, and the kernel writes at most `names.len()` bytes into `names`.
+    let length =
+        unsafe { libc::llistxattr(source.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    let length = match Errno::result(length) {
+        Err(Errno::EOPNOTSUPP) => return Ok(()),
+        listed => usize::try_from(listed.sys(what)?).unwrap_or(0),
+    };
+    names.truncate(length);
+    let mut value = vec![0_u8; MAX_BYTES];
+    for name in names.split_inclusive(|byte| *byte == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else {
+            continue;
+        };
+        if name == LABEL {
+            continue;
+        }
+        // SAFETY: both names are NUL-terminated, and the kernel writes at most `value.len()` bytes into `value`.
+        let length = unsafe {
+            libc::lgetxattr(
+                source.as_ptr(),
+                name.as_ptr(),
+                value.as_mut_ptr().cast(),
+                value.len(),
+            )
+        };
+        let length = usize::try_from(Errno::result(length).sys(what)?).unwrap_or(0);
+        // SAFETY: both names are NUL-terminated, and `length` bytes of `value` were just filled.
+        let set = unsafe {
+            libc::lsetxattr(
+                target.as_ptr(),
+                name.as_ptr(),
+                value.as_ptr().cast(),
+                length,
+                0,
+            )
+        };
+        match Errno::result(set) {
+            Ok(_) | Err(Errno::EOPNOTSUPP) => {}
+            refused => drop(refused.sys(what)?),
+        }
+    }
+    Ok(())
 }
