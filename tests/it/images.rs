@@ -1,9 +1,14 @@
 //! The stand-in images, built once a test run from Debian's packages.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use podwright::model::Digest;
+use serde_json::{Value, json};
+
 use crate::case::Outcome;
+use crate::node::namespaces;
 
 /// Name of the busybox image once it is imported.
 pub(crate) const BUSYBOX: &str = "podwright.local/busybox:1";
@@ -50,4 +55,52 @@ pub(crate) fn build() -> Outcome {
         String::from_utf8_lossy(&output.stderr).trim()
     )
     .into())
+}
+
+/// An archive of the busybox image as `name`, whose configuration declares `volumes`.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the archive is our own; were its shape another, the case would rightly fail"
+)]
+pub(crate) fn with_volumes(folder: &Path, name: &str, volumes: &[&str]) -> Outcome<PathBuf> {
+    let layout = folder.join("volumes.layout");
+    fs::create_dir_all(&layout)?;
+    let (from, to) = (archive("busybox"), layout.to_string_lossy().into_owned());
+    let from = from.to_string_lossy();
+    namespaces::run("tar", &["--extract", "--file", &from, "--directory", &to])?;
+    let blobs = layout.join("blobs/sha256");
+    let read = |digest: &Value| -> Outcome<Value> {
+        let hex = digest
+            .as_str()
+            .unwrap_or_default()
+            .trim_start_matches("sha256:");
+        Ok(serde_json::from_slice(&fs::read(blobs.join(hex))?)?)
+    };
+    let store = |descriptor: &mut Value, content: &Value| -> Outcome {
+        let bytes = serde_json::to_vec(content)?;
+        let digest = Digest::sha256(&bytes);
+        fs::write(blobs.join(digest.hex()), &bytes)?;
+        descriptor["digest"] = digest.as_str().into();
+        descriptor["size"] = bytes.len().into();
+        Ok(())
+    };
+    let index_file = layout.join("index.json");
+    let mut index: Value = serde_json::from_slice(&fs::read(&index_file)?)?;
+    let top = &mut index["manifests"][0];
+    let mut manifest = read(&top["digest"])?;
+    let mut config = read(&manifest["config"]["digest"])?;
+    for volume in volumes {
+        config["config"]["Volumes"][volume] = json!({});
+    }
+    store(&mut manifest["config"], &config)?;
+    store(top, &manifest)?;
+    top["annotations"] = json!({"io.containerd.image.name": name});
+    fs::write(&index_file, serde_json::to_vec(&index)?)?;
+    let made = folder.join("volumes.tar");
+    let target = made.to_string_lossy();
+    namespaces::run(
+        "tar",
+        &["--create", "--file", &target, "--directory", &to, "."],
+    )?;
+    Ok(made)
 }

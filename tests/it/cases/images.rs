@@ -7,7 +7,7 @@ use tonic::Code;
 
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::images::BUSYBOX;
+use crate::images::{self, BUSYBOX};
 use crate::node::{Node, registry};
 use crate::pods::{fails, pod, sleeper};
 
@@ -19,6 +19,9 @@ pub(super) const CASES: &[Case] = &[
         Box::pin(pulled(node))
     })
     .needs(&["docker-registry"]),
+    Case::new("image.a_volume_it_declares_is_filled_and_goes", |node| {
+        Box::pin(volumes(node))
+    }),
     Case::new("image.usage_is_told", |node| Box::pin(usage(node))),
 ];
 
@@ -113,6 +116,31 @@ async fn pulled(node: &Node) -> Outcome {
     node.remove_pod(&pod).await?;
     remove(node, name).await?;
     registry.stop().await?;
+    node.import("busybox").await
+}
+
+/// A volume shows what the image has there, is written beside the root file system, and is removed with the container.
+async fn volumes(node: &Node) -> Outcome {
+    const NAME: &str = "podwright.local/volumes:1";
+    let archive = images::with_volumes(&node.home, NAME, &["/home", "/none/there"])?;
+    node.cli(&["image", "import", &archive.to_string_lossy()])
+        .await?;
+    let config = pod(node, "p");
+    let pod = node.run_pod(&config).await?;
+    let mut container = sleeper("c");
+    container.image = spec(NAME);
+    let id = node.run(&pod, &config, &container).await?;
+
+    let script = "grep -c -e ' /home ' -e ' /none/there ' /proc/mounts; echo x > /home/x && cat /home/x; ls /none/there";
+    let told = node.ask(&id, script).await?;
+    let owner = node.ask(&id, "stat -c %a:%u /tmp /home").await?;
+    let status = node.status(&id).await?;
+
+    ensure(told == "2\nx", || told.clone())?;
+    ensure(owner == "1777:0\n755:0", || owner.clone())?;
+    ensure(status.mounts.is_empty(), || format!("{:?}", status.mounts))?;
+    node.remove_pod(&pod).await?;
+    remove(node, NAME).await?;
     node.import("busybox").await
 }
 

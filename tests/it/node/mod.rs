@@ -5,7 +5,7 @@ mod gates;
 mod installed;
 pub(crate) mod layout;
 pub(crate) mod leaks;
-mod namespaces;
+pub(crate) mod namespaces;
 pub(crate) mod registry;
 mod surgery;
 

@@ -189,7 +189,7 @@ fn processes() -> Outcome<Vec<String>> {
 }
 
 /// Runs a program to its end; its failure is an error with its own words.
-pub(super) fn run(program: &str, arguments: &[&str]) -> Outcome<String> {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Outcome<String> {
     let path = crate::case::find_program(program).ok_or_else(|| format!("no {program} here"))?;
     let output = Command::new(path).args(arguments).output()?;
     if output.status.success() {
