@@ -2,12 +2,13 @@
 
 CARGO := deploy/cargo
 PROFILE := --profile ci --locked
+BENCH_PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test guest check build images fmt clippy clean
+.PHONY: help demo test guest bench bench-quick check build images fmt clippy clean
 
 help: ## Say what each target does
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 demo: ## Run an explained two-container pod on this machine, then leave nothing behind (root)
 	@deploy/setup demo
@@ -25,6 +26,12 @@ SUITE := bookworm
 guest: ## Prove what hangs on systemd, cgroup v2 and AppArmor, in an emulated node (SUITE=bookworm or trixie)
 	@deploy/setup test
 	@tests/guest/lane $(SUITE) $(PROFILE)
+bench: ## Measure podwright beside containerd's own CRI plugin, in one run (root)
+	@deploy/setup test
+	@$(CARGO) bench --profile $(BENCH_PROFILE) --locked --bench bench
+
+bench-quick: ## The same with fewer samples and pods
+	@BENCH_QUICK=1 $(MAKE) --no-print-directory bench
 
 check: ## Compile everything quickly, run nothing
 	$(CARGO) check --all-targets --locked

@@ -1,0 +1,110 @@
+//! Reading calls and memory, with so many pods of one container each.
+
+use std::time::Instant;
+
+use podwright::wire::cri;
+
+use crate::Plan;
+use crate::case::Outcome;
+use crate::endpoint::Endpoint;
+use crate::memory;
+use crate::report::{Budget, Report};
+use crate::sample::Series;
+
+/// Adds the rows for `size` pods.
+pub(crate) async fn measure(
+    plan: &Plan,
+    size: usize,
+    ours: &Endpoint,
+    peer: &Endpoint,
+    report: &mut Report,
+) -> Outcome {
+    let our_pods = fill(ours, size).await?;
+    let peer_pods = fill(peer, size).await?;
+    for call in [Call::Pods, Call::Containers, Call::Status, Call::Images] {
+        if call == Call::Status && size == 0 {
+            continue;
+        }
+        let (mut mine, mut theirs) = (Series::default(), Series::default());
+        for _ in 0..plan.reads {
+            call.time(ours, our_pods.first(), &mut mine).await?;
+            call.time(peer, peer_pods.first(), &mut theirs).await?;
+        }
+        let name = format!("{} at {size} pods", call.name());
+        report.row(&name, "ms", Budget::None, &mine, &theirs);
+    }
+    memory::rows(size, ours, peer, report)?;
+    empty(ours, our_pods).await?;
+    empty(peer, peer_pods).await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Pods,
+    Containers,
+    Status,
+    Images,
+}
+
+impl Call {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pods => "ListPodSandbox",
+            Self::Containers => "ListContainers",
+            Self::Status => "PodSandboxStatus",
+            Self::Images => "ListImages",
+        }
+    }
+
+    async fn time(self, endpoint: &Endpoint, pod: Option<&String>, series: &mut Series) -> Outcome {
+        let mut runtime = endpoint.cri.runtime.clone();
+        let began = Instant::now();
+        match self {
+            Self::Pods => drop(
+                runtime
+                    .list_pod_sandbox(cri::ListPodSandboxRequest::default())
+                    .await?,
+            ),
+            Self::Containers => drop(
+                runtime
+                    .list_containers(cri::ListContainersRequest::default())
+                    .await?,
+            ),
+            Self::Status => drop(
+                runtime
+                    .pod_sandbox_status(cri::PodSandboxStatusRequest {
+                        pod_sandbox_id: pod.cloned().unwrap_or_default(),
+                        verbose: false,
+                    })
+                    .await?,
+            ),
+            Self::Images => drop(
+                endpoint
+                    .cri
+                    .images
+                    .clone()
+                    .list_images(cri::ListImagesRequest::default())
+                    .await?,
+            ),
+        }
+        series.push(began.elapsed());
+        Ok(())
+    }
+}
+
+async fn fill(endpoint: &Endpoint, size: usize) -> Outcome<Vec<String>> {
+    let mut pods = Vec::with_capacity(size);
+    for number in 0..size {
+        let (pod, _container) = endpoint.whole_pod(&format!("full-{size}-{number}")).await?;
+        pods.push(pod);
+    }
+    Ok(pods)
+}
+
+async fn empty(endpoint: &Endpoint, pods: Vec<String>) -> Outcome {
+    for pod in pods {
+        endpoint.stop_pod(&pod).await?;
+        endpoint.remove_pod(&pod).await?;
+    }
+    Ok(())
+}

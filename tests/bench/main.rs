@@ -1,0 +1,112 @@
+//! podwright beside containerd's own CRI plugin, in one run: `make bench`.
+//!
+//! Both get a private containerd of the same version, the same OCI runtime, the same CNI plugins and the same image, in
+//! namespaces that end with the run. Samples alternate between the two, so that whatever else the machine does falls on
+//! both. Bare times say little about another machine, therefore each row ends with the ratio of the medians, its 95 %
+//! interval and the budget.
+
+mod endpoint;
+mod lifecycle;
+mod lists;
+mod memory;
+mod node;
+mod pause_image;
+mod report;
+mod requests;
+mod sample;
+mod throughput;
+
+/// What the integration tests' client expects of its surroundings.
+mod case {
+    /// What a step ends with.
+    pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+}
+#[path = "../it/client.rs"]
+mod client;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use case::Outcome;
+use report::Report;
+
+fn main() -> ExitCode {
+    let outcome = if node::is_inside() {
+        measure()
+    } else {
+        node::enter()
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            drop(writeln!(std::io::stderr(), "bench: FAILED: {e}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How much is measured, from the environment: `BENCH_QUICK=1` for minutes instead of a quarter of an hour.
+pub(crate) struct Plan {
+    /// Whole pod lifecycles per endpoint.
+    pub(crate) lifecycles: usize,
+    /// Sizes at which lists and memory are measured.
+    pub(crate) sizes: Vec<usize>,
+    /// Calls of each reading RPC.
+    pub(crate) reads: usize,
+    /// Pods started for each degree of parallelism.
+    pub(crate) burst: usize,
+}
+
+impl Plan {
+    fn from_environment() -> Self {
+        if std::env::var_os("BENCH_QUICK").is_some() {
+            Self {
+                lifecycles: 20,
+                sizes: vec![0, 20],
+                reads: 200,
+                burst: 16,
+            }
+        } else {
+            Self {
+                lifecycles: 60,
+                sizes: vec![0, 20, 110],
+                reads: 500,
+                burst: 64,
+            }
+        }
+    }
+}
+
+fn measure() -> Outcome {
+    let plan = Plan::from_environment();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let report = runtime.block_on(async {
+        let home = node::prepare()?;
+        let ours = endpoint::podwright(&home).await?;
+        let peer = endpoint::plugin(&home).await?;
+        let mut report = Report::new(&peer.version);
+        say("lifecycles");
+        lifecycle::measure(&plan, &ours, &peer, &mut report).await?;
+        for &size in &plan.sizes {
+            say(&format!("lists and memory at {size} pods"));
+            lists::measure(&plan, size, &ours, &peer, &mut report).await?;
+        }
+        for parallelism in [1, 8, 32] {
+            say(&format!("pods a second, {parallelism} at a time"));
+            throughput::measure(&plan, parallelism, &ours, &peer, &mut report).await?;
+        }
+        ours.stop().await?;
+        peer.stop().await?;
+        Outcome::Ok(report)
+    })?;
+    report.print()?;
+    report.save()
+}
+
+/// One line about what happens now.
+fn say(what: &str) {
+    drop(writeln!(std::io::stderr(), "bench: {what}"));
+}

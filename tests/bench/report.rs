@@ -1,0 +1,98 @@
+//! The table that people read, and the JSON that charts are made from.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::case::Outcome;
+use crate::sample::{Series, ratio};
+
+/// Halves of the peer's samples further apart than this make a row say nothing.
+const NOISE: f64 = 0.25;
+
+/// What the design asks of a row.
+#[derive(Clone, Copy)]
+pub(crate) enum Budget {
+    /// The ratio to the peer.
+    AtMost(f64),
+    /// No number of its own: faster than the peer is enough.
+    None,
+}
+
+/// All rows so far.
+pub(crate) struct Report {
+    peer: String,
+    rows: Vec<Value>,
+    lines: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new(peer: &str) -> Self {
+        let heading = format!(
+            "{:<46} {:>9} {:>9} {:>9} {:>9} {:>4}  {:<22} budget",
+            "", "ours p50", "p95", "peer p50", "p95", "n", "ratio (95 % interval)"
+        );
+        Self {
+            peer: peer.to_owned(),
+            rows: Vec::new(),
+            lines: vec![heading],
+        }
+    }
+
+    /// Adds one thing measured on both.
+    pub(crate) fn row(
+        &mut self,
+        name: &str,
+        unit: &str,
+        budget: Budget,
+        ours: &Series,
+        peer: &Series,
+    ) {
+        let (middle, low, high) = ratio(ours, peer);
+        let noisy = peer.drift() > NOISE;
+        let (limit, verdict) = match budget {
+            Budget::None => (None, String::new()),
+            Budget::AtMost(limit) if middle <= limit => (Some(limit), format!("{limit} met")),
+            Budget::AtMost(limit) => (Some(limit), format!("{limit} MISSED")),
+        };
+        self.lines.push(format!(
+            "{name:<46} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>4}  {:<22} {verdict}{}",
+            ours.quantile(0.5),
+            ours.quantile(0.95),
+            peer.quantile(0.5),
+            peer.quantile(0.95),
+            ours.len(),
+            format!("{middle:.2}x ({low:.2}-{high:.2})"),
+            if noisy { "  (noisy)" } else { "" }
+        ));
+        self.rows.push(json!({
+            "name": name, "unit": unit, "n": ours.len(), "noisy": noisy,
+            "ours": {"p50": ours.quantile(0.5), "p95": ours.quantile(0.95)},
+            "peer": {"p50": peer.quantile(0.5), "p95": peer.quantile(0.95)},
+            "ratio": {"p50": middle, "low": low, "high": high}, "budget": limit,
+        }));
+    }
+
+    pub(crate) fn print(&self) -> Outcome {
+        let mut out = std::io::stdout().lock();
+        writeln!(
+            out,
+            "\npodwright beside {} (times in ms, memory in MiB)\n",
+            self.peer
+        )?;
+        for line in &self.lines {
+            writeln!(out, "{line}")?;
+        }
+        Ok(())
+    }
+
+    /// Writes `target/bench/latest.json`.
+    pub(crate) fn save(&self) -> Outcome {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
+        fs::create_dir_all(&folder)?;
+        let text = json!({"peer": self.peer, "rows": self.rows}).to_string();
+        Ok(fs::write(folder.join("latest.json"), text)?)
+    }
+}
