@@ -58,7 +58,9 @@ pub(crate) async fn podwright(home: &Path) -> Outcome<Endpoint> {
         vec![server, containerd],
     )
     .await?;
-    import(&folder, socket).await?;
+    run(Command::new(env!("CARGO_BIN_EXE_podwright"))
+        .args(["image", "import"])
+        .arg(busybox()?))?;
     Ok(endpoint)
 }
 
@@ -69,7 +71,14 @@ pub(crate) async fn plugin(home: &Path) -> Outcome<Endpoint> {
     let socket = "/run/peer/containerd.sock";
     let containerd = containerd(&folder, "/run/peer", &plugin_settings()?)?;
     until_listening(socket).await?;
-    import(&folder, socket).await?;
+    let pause = folder.join("pause.tar");
+    pause_image::write(&pause)?;
+    for archive in [busybox()?, pause] {
+        run(program("ctr")
+            .args(["--address", socket, "--namespace", "k8s.io"])
+            .args(["images", "import"])
+            .arg(archive))?;
+    }
     Endpoint::ready(&folder, home, socket, vec![containerd]).await
 }
 
@@ -137,30 +146,22 @@ fn plugin_settings() -> Outcome<String> {
     })
 }
 
-/// Both stand-in images, through `ctr`, so that both endpoints got them the same way.
-async fn import(folder: &Path, socket: &str) -> Outcome {
+/// Builds the stand-in image and returns its archive.
+fn busybox() -> Outcome<PathBuf> {
     let images = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images");
-    let built = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/images/build"))
-        .arg(&images)
-        .output()?;
-    if !built.status.success() {
-        return Err(String::from_utf8_lossy(&built.stderr).into_owned().into());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/images/build");
+    run(Command::new(script).arg(&images))?;
+    Ok(images.join("busybox.tar"))
+}
+
+/// Runs a program to its end; its failure is an error with its own words.
+fn run(command: &mut Command) -> Outcome {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(());
     }
-    let pause = folder.join("pause.tar");
-    pause_image::write(&pause)?;
-    for archive in [images.join("busybox.tar"), pause] {
-        let output = program("ctr")
-            .args(["--address", socket, "--namespace", "k8s.io"])
-            .args(["images", "import", "--label"])
-            .args(["io.cri-containerd.image=managed"])
-            .arg(&archive)
-            .output()?;
-        if !output.status.success() {
-            let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(format!("ctr images import {}: {complaint}", archive.display()).into());
-        }
-    }
-    Ok(())
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(format!("{command:?}: {complaint}").into())
 }
 
 async fn until_listening(socket: &str) -> Outcome {
