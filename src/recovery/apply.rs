@@ -119,14 +119,22 @@ impl Recovery {
                 let left = || vec![Step::Files, Step::Network, Step::Record];
                 let steps = steps.map_or_else(left, |steps| steps.steps.clone());
                 let fingerprint = sandbox.mark.fingerprint.clone();
+                let id = sandbox.id.clone();
+                let unwritten = attachment
+                    .filter(|_| state == SandboxState::Ready)
+                    .and_then(|record| record.attachment.clone())
+                    .filter(|_| pod_record::lacks_network(&sandbox.record).unwrap_or(false));
                 let view = sandbox_view(sandbox, state, pause, attachment);
                 self.sandboxes
                     .adopt(Adopted {
                         view,
-                        fingerprint,
+                        fingerprint: fingerprint.clone(),
                         steps,
                     })
                     .await?;
+                if let Some(attachment) = unwritten {
+                    self.sandboxes.record_network(id, fingerprint, attachment);
+                }
                 Ok(true)
             }
         }

@@ -7,6 +7,7 @@
 mod adopt;
 pub mod deps;
 mod files;
+mod handover;
 mod pause_root;
 pub mod record;
 mod remove;

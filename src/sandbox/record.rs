@@ -96,6 +96,8 @@ pub struct StoredRecord {
 struct StoredConfig {
     #[serde(rename = "Config")]
     config: Box<RawValue>,
+    #[serde(rename = "CNIResult", default)]
+    cni_result: Option<Box<RawValue>>,
 }
 
 /// A pod's addresses, primary first.
@@ -167,6 +169,15 @@ pub fn read_sandbox(record: &ContainerRecord) -> Result<(String, SandboxMark)> {
         config_text(record, PLUGIN_SANDBOX)?,
         our_mark(record, OURS_SANDBOX)?,
     ))
+}
+
+/// Whether the plugin's extension of a pause container lacks what ADD answered.
+///
+/// # Errors
+/// `Internal` naming the container and the extension that is missing or damaged.
+pub fn lacks_network(record: &ContainerRecord) -> Result<bool> {
+    let stored: StoredRecord = extension(record, PLUGIN_SANDBOX)?;
+    Ok(stored.metadata.cni_result.is_none())
 }
 
 /// The configuration's record text in a plugin's extension.

@@ -350,6 +350,11 @@ impl Making<'_> {
             stuck: Vec::new(),
         };
         self.home.list(view, pause.pidfd);
+        if let Some(attachment) = attachment {
+            let fingerprint = self.request.fingerprint();
+            self.home
+                .record_network(self.id.clone(), fingerprint, attachment);
+        }
         gate("run_pod_sandbox", "publish", Edge::After).await;
         Ok(())
     }

@@ -1,7 +1,11 @@
 //! The pod network's calls broken in each way: the address is given back and nothing else stays.
 
-use super::house::{House, PodKind};
+use std::time::Duration;
+
+use super::house::{Home, House, PodKind};
+use crate::containerd::fake::{Fault as Broken, When};
 use crate::network::fake::{Fault, Point};
+use crate::sandbox::record::PLUGIN_SANDBOX;
 use crate::sys;
 
 /// Breaks one call; `restart`: another process clears up.
@@ -54,5 +58,47 @@ fn a_broken_network_call_leaves_no_address_and_no_namespace() {
                 }
             }
         }
+    });
+}
+
+/// What containerd's own CRI plugin would read of the pod's network.
+async fn handed_over(home: &Home) -> (String, bool) {
+    let id = home.pod_id().unwrap();
+    let containers = &home.deps.containerd.containers;
+    let record = containers.get(id.as_str()).await.unwrap();
+    let value: serde_json::Value =
+        serde_json::from_slice(&record.extensions[PLUGIN_SANDBOX].value).unwrap();
+    let metadata = &value["Metadata"];
+    let ip = metadata["IP"].as_str().unwrap().to_owned();
+    (ip, !metadata["CNIResult"].is_null())
+}
+
+#[test]
+fn the_networks_answer_stands_in_containerds_record_also_after_a_failed_write_or_a_restart() {
+    sys::netns::isolated(|| {
+        let house = House::new();
+        house.live(PodKind::Own, async |home| {
+            home.world
+                .fail_call("containers.update", 0, Broken::Refused);
+            home.run().await.unwrap();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let shown = home.deps.index.snapshot();
+            let ip = shown.pods().next().unwrap().sandbox.ips[0].clone();
+            assert_eq!(handed_over(home).await, (ip, true));
+        });
+        let house = House::new();
+        house.live(PodKind::Own, async |home| {
+            let dies = Broken::ProcessDies(When::Before);
+            home.world.fail_call("containers.update", 0, dies);
+            home.run().await.unwrap();
+            home.world.died().await;
+        });
+        house.world.revive();
+        house.live(PodKind::Own, async |home| {
+            assert_eq!(home.recovery.run().await.unwrap().sandboxes, 1);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert!(handed_over(home).await.1);
+            assert_eq!(home.clear(&house).await, [""; 0]);
+        });
     });
 }
