@@ -17,6 +17,14 @@ use super::{Containers, Site};
 
 /// How long the output of an ended process may take to reach its log.
 const OUTPUT_LIMIT: Duration = Duration::from_secs(2);
+/// Pauses between the tries to write an end down before it is shown regardless.
+const WRITE_PAUSES: [Duration; 3] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+/// How often an end that is shown already is tried to be written down.
+const WRITE_LATER: Duration = Duration::from_secs(30);
 /// SIGKILL's exit code, which is what an out-of-memory kill looks like.
 const KILLED: u32 = 137;
 
@@ -69,16 +77,20 @@ impl Containers {
             Ended::Lost => Termination::lost(self.deps.clock.now()),
         };
         gate("container_exit", "record", Edge::Before).await;
-        self.deps.facts.ended(id, &termination, oom_killed).await?;
+        let written = self.write_end(id, &termination, oom_killed).await;
         gate("container_exit", "record", Edge::After).await;
         tracing::info!(container.id = %id, code = termination.code, oom_killed, "the container ended");
         self.deps
             .index
             .container_event(id, ContainerEvent::Exited, |view| {
                 view.pid = None;
-                view.ended.get_or_insert(termination);
+                view.ended.get_or_insert_with(|| termination.clone());
                 view.oom_killed |= oom_killed;
             })?;
+        if !written {
+            self.write_end_later(id.clone(), termination, oom_killed);
+            return Ok(());
+        }
         // A removal may be waiting for exactly this end; whoever comes second finds nothing left to take back.
         let _transition = site.lock.lock().await;
         let left = self.take_back(id, &[Step::Io, Step::Task]).await?;
@@ -86,6 +98,43 @@ impl Containers {
             tracing::warn!(container.id = %id, ?left, "what an ended container leaves behind would not go yet");
         }
         Ok(())
+    }
+
+    /// Writes an end down before it is shown. A full disk must not keep a container RUNNING, since stopping containers
+    /// is how a node gets its space back: after a few tries the end is shown, and the task, which tells of it too, stays
+    /// until the end is written.
+    async fn write_end(&self, id: &ContainerId, ended: &Termination, oom_killed: bool) -> bool {
+        for pause in WRITE_PAUSES {
+            match self.deps.facts.ended(id, ended, oom_killed).await {
+                Ok(()) => return true,
+                Err(error) => {
+                    tracing::error!(container.id = %id, %error, "the end of a container could not be written down; trying again")
+                }
+            }
+            tokio::time::sleep(pause).await;
+        }
+        false
+    }
+
+    /// Goes on trying to write an end that is shown already, then deletes the task. A removal meanwhile does both.
+    fn write_end_later(&self, id: ContainerId, ended: Termination, oom_killed: bool) {
+        let (this, stop) = (self.clone(), self.deps.supervisor.stopping().clone());
+        self.deps.supervisor.watch("write a container's end", async move {
+            while let Some(site) = this.site(&id) {
+                if stop.run_until_cancelled(tokio::time::sleep(WRITE_LATER)).await.is_none() {
+                    return;
+                }
+                let _transition = site.lock.lock().await;
+                if this.deps.index.snapshot().container(&id).is_none()
+                    || !this.write_end(&id, &ended, oom_killed).await
+                {
+                    continue;
+                }
+                let left = this.take_back(&id, &[Step::Io, Step::Task]).await;
+                tracing::info!(container.id = %id, ?left, "the end of a container is written down at last");
+                return;
+            }
+        });
     }
 
     /// Notes an out-of-memory kill, whenever containerd tells of it, perhaps before or after the end.
