@@ -40,7 +40,8 @@ impl Containers {
         } = adopted;
         let has_task = stdio.is_some();
         let mut steps = vec![Step::Snapshot, Step::Record];
-        if has_task || io::task_dir(&self.deps, &view.id).exists() {
+        let may_run = has_task || view.state == ContainerState::Unknown;
+        if may_run || io::task_dir(&self.deps, &view.id).exists() {
             steps.extend([Step::Io, Step::Task]);
         }
         let record = StepRecord {
@@ -79,12 +80,14 @@ impl Containers {
             identity: view.config.identity.clone(),
         };
         self.flights.restore(key, fingerprint, view.id.clone());
+        self.restore_start(&view);
         let (id, state, pid) = (view.id.clone(), view.state, view.pid);
         self.deps.index.insert_container(view)?;
         match (state, pid) {
             (ContainerState::Running, Some(pid)) => {
                 self.watch(id.clone(), pid, PidFd::open(pid).ok(), &site)
             }
+            (ContainerState::Unknown, _) => self.watch_lost(id.clone(), &site),
             (ContainerState::Exited, _) if has_task => {
                 let left = self.take_back(&id, &[Step::Io, Step::Task]).await?;
                 if !left.is_empty() {

@@ -13,6 +13,7 @@ mod images;
 mod inputs;
 mod io;
 mod log;
+mod lost;
 pub mod record;
 mod remove;
 mod residents;
@@ -41,6 +42,7 @@ use crate::ops::Flights;
 use crate::sandbox::{Deps, Sandboxes};
 use crate::store::{Durability, Records};
 
+use start::StartKey;
 use steps::StepRecord;
 use stop::StopSession;
 
@@ -106,6 +108,7 @@ pub struct Containers {
     images: Arc<dyn LocalImages>,
     pumps: Arc<Pumps>,
     flights: Flights<ContainerKey, ContainerId>,
+    starts: Flights<StartKey, ContainerId>,
     sites: Arc<Mutex<HashMap<ContainerId, Arc<Site>>>>,
     records: Arc<Records<StepRecord>>,
     execs: Arc<AtomicUsize>,
@@ -132,6 +135,7 @@ impl Containers {
             sandboxes: sandboxes.clone(),
             images,
             flights: Flights::default(),
+            starts: Flights::default(),
             sites: Arc::default(),
             records: Arc::new(Records::open_blocking(steps, Durability::Volatile)?),
             execs: Arc::default(),

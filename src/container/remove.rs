@@ -9,6 +9,7 @@ use crate::model::state::{ContainerEvent, ContainerState};
 use crate::model::{ContainerId, Result};
 use crate::ops::{Edge, gate};
 
+use super::start::StartKey;
 use super::steps::Step;
 use super::{ContainerKey, Containers, Site};
 
@@ -70,6 +71,7 @@ impl Containers {
         self.deps.facts.forget(id);
         self.deps.index.remove_container(id);
         self.forget(id);
+        self.starts.forget(&StartKey(id.clone()));
         self.flights.forget(&ContainerKey {
             sandbox: view.sandbox.clone(),
             identity: view.config.identity.clone(),

@@ -3,33 +3,93 @@
 //! Every failure after the first check leaves the container EXITED with code 128 and reason `StartError` (behaviour
 //! §2.2), because kubelet counts restarts by it; the call still answers the error.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::containerd::{Stdio, TaskRequest};
 use crate::index::ContainerView;
 use crate::model::security::NamespaceMode;
 use crate::model::state::{ContainerEvent, SandboxState};
-use crate::model::{Context, Error, Pid, Result, Termination};
+use crate::model::{ContainerId, Context, Digest, Error, Pid, Result, Termination};
 use crate::ops::{Edge, Operation, gate};
 use crate::sys::process::PidFd;
 
 use super::steps::Step;
 use super::{Containers, Site, io};
 
+/// A start older than this was answered, or its caller has given up: kubelet's deadline is two minutes.
+const RETRY_WINDOW: Duration = Duration::from_secs(240);
+
+/// Under which starts of one container join. A container starts once, so its id says all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct StartKey(pub(super) ContainerId);
+
+impl StartKey {
+    fn fingerprint() -> Digest {
+        Digest::sha256(b"start")
+    }
+}
+
+impl fmt::Display for StartKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "start of container {}", self.0.short())
+    }
+}
+
 impl Containers {
-    /// Starts a created container. Runs on when the caller leaves.
+    /// Starts a created container, or joins the start that runs already. Runs on when the caller leaves; a start whose
+    /// answer nobody got is answered to whoever asks next.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` unless it is CREATED; what a step failed with, the container being EXITED then.
     pub async fn start(&self, text: &str) -> Result<()> {
         let (view, site) = self.expect(text)?;
+        let id = view.id.clone();
+        let key = StartKey(id.clone());
+        if self
+            .starts
+            .landing(&key)
+            .is_some_and(|landing| landing.delivered)
+        {
+            return Err(Error::precondition(format!(
+                "container {}: it was started already",
+                id.short()
+            )));
+        }
         let this = self.clone();
-        self.deps
-            .supervisor
-            .detached("StartContainer", async move {
-                this.start_whole(view, site).await
-            })
+        self.starts
+            .join(
+                &self.deps.supervisor,
+                "StartContainer",
+                key,
+                StartKey::fingerprint(),
+                move || async move {
+                    this.start_whole(view, site).await?;
+                    Ok(id)
+                },
+            )
             .await
+            .map(drop)
+    }
+
+    /// Enters a start that a former process of ours made: where its answer may still be asked for again, the next start
+    /// is answered by it.
+    pub(super) fn restore_start(&self, view: &ContainerView) {
+        let never_ran = |ended: &Termination| !ended.reason.is_empty();
+        let Some(began) = view
+            .started_at
+            .filter(|_| !view.ended.as_ref().is_some_and(never_ran))
+        else {
+            return;
+        };
+        if self.deps.clock.now().since(began) < RETRY_WINDOW {
+            self.starts.restore(
+                StartKey(view.id.clone()),
+                StartKey::fingerprint(),
+                view.id.clone(),
+            );
+        }
     }
 
     async fn start_whole(&self, view: Arc<ContainerView>, site: Arc<Site>) -> Result<()> {
@@ -57,12 +117,17 @@ impl Containers {
             }
             Err(failed) => {
                 operation.step("unwind");
-                let left = self.take_back(id, &[Step::Io, Step::Task]).await?;
-                if !left.is_empty() {
-                    tracing::warn!(container.id = %id, ?left, "a failed start could not be taken back whole");
+                // Neither may leave the container at "starting", where no verb could end it.
+                match self.take_back(id, &[Step::Io, Step::Task]).await {
+                    Ok(left) if left.is_empty() => {}
+                    left => {
+                        tracing::warn!(container.id = %id, ?left, "a failed start could not be taken back whole")
+                    }
                 }
                 let termination = Termination::start_failed(failed.chain(), self.deps.clock.now());
-                self.deps.facts.ended(id, &termination, false).await?;
+                if let Err(error) = self.deps.facts.ended(id, &termination, false).await {
+                    tracing::error!(container.id = %id, %error, "a failed start could not be written down");
+                }
                 self.deps
                     .index
                     .container_event(id, ContainerEvent::StartFailed, |view| {

@@ -242,3 +242,82 @@ fn what_cannot_be_read_is_left_as_it_is() {
         );
     });
 }
+
+#[test]
+fn a_start_that_nobody_waited_for_is_answered_to_the_retry_once() {
+    in_a_house(async |_house, home| {
+        home.run().await.unwrap();
+        let id = home.create().await.unwrap();
+        {
+            let mut asked = Box::pin(home.containers.start(id.as_str()));
+            assert!(poll!(&mut asked).is_pending());
+        }
+
+        let (joined, beside) = tokio::join!(
+            home.containers.start(id.as_str()),
+            home.containers.start(id.as_str())
+        );
+
+        joined.unwrap();
+        beside.unwrap();
+        assert_eq!(view(home, &id).state, ContainerState::Running);
+        let again = home.containers.start(id.as_str()).await.unwrap_err();
+        assert_eq!(again.kind(), Kind::FailedPrecondition);
+    });
+}
+
+#[test]
+fn a_finished_start_that_was_never_answered_is_answered_also_after_a_restart() {
+    let house = House::new();
+    let id = house.live(PodKind::Host, async |home| {
+        home.run().await.unwrap();
+        let id = home.create().await.unwrap();
+        {
+            let mut asked = Box::pin(home.containers.start(id.as_str()));
+            assert!(poll!(&mut asked).is_pending());
+        }
+        home.settle().await;
+        assert_eq!(view(home, &id).state, ContainerState::Running);
+        id
+    });
+    house.world.revive();
+    house.live(PodKind::Host, async |home| {
+        home.recovery.run().await.unwrap();
+
+        home.containers.start(id.as_str()).await.unwrap();
+
+        let again = home.containers.start(id.as_str()).await.unwrap_err();
+        assert_eq!(again.kind(), Kind::FailedPrecondition);
+        assert_eq!(home.clear(&house).await, [""; 0]);
+    });
+}
+
+/// Restarts while the shim of a running container does not answer, and says what the world then does.
+fn restarted_without_the_shim(then: impl AsyncFnOnce(&House, &Home, ContainerId)) {
+    let house = House::new();
+    let id = house.live(PodKind::Host, async |home| home.run_all().await);
+    house.world.revive();
+    house.live(PodKind::Host, async |home| {
+        for nth in 0..2 {
+            home.world
+                .fail_call("tasks.get", nth, Fault::Hangs(When::Before));
+        }
+        home.recovery.run().await.unwrap();
+        assert_eq!(view(home, &id).state, ContainerState::Unknown);
+        then(&house, home, id).await;
+        assert_eq!(home.clear(&house).await, [""; 0]);
+    });
+}
+
+#[test]
+fn a_container_whose_shim_was_silent_at_a_restart_is_found_again_and_can_be_stopped() {
+    restarted_without_the_shim(async |_house, home, id| {
+        sleep(Duration::from_secs(30)).await;
+        assert_eq!(view(home, &id).state, ContainerState::Running);
+        assert!(view(home, &id).pid.is_some());
+    });
+    restarted_without_the_shim(async |_house, home, id| {
+        home.containers.stop(id.as_str(), 0).await.unwrap();
+        assert_eq!(view(home, &id).state, ContainerState::Exited);
+    });
+}
