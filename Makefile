@@ -26,6 +26,7 @@ SUITE := bookworm
 guest: ## Prove what hangs on systemd, cgroup v2 and AppArmor, in an emulated node (SUITE=bookworm or trixie)
 	@deploy/setup test
 	@tests/guest/lane $(SUITE) $(PROFILE)
+
 bench: ## Measure podwright beside containerd's own CRI plugin, in one run (root)
 	@deploy/setup test
 	@$(CARGO) bench --profile $(BENCH_PROFILE) --locked --bench bench
