@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn volumes_hold_what_the_image_has_there_and_nothing_of_the_host() {
-        if !nix::unistd::geteuid().is_root() {
+        if !sys::survey::is_root() {
             eprintln!("SKIPPED: mounting layers needs root");
             return;
         }
