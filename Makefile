@@ -5,7 +5,7 @@ PROFILE := --profile ci --locked
 BENCH_PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test guest bench bench-quick check build images fmt clippy clean
+.PHONY: help demo test critest guest bench bench-quick check build images fmt clippy clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -21,8 +21,7 @@ test: ## Run every test: units, the map of the house, and nodes with a real cont
 	@test "$$(id -u)" = 0 || { echo 'test: FAILED: the integration tests were skipped: they make namespaces and mounts'; \
 	  echo '      remedy: run make test as root'; exit 1; }
 
-SUITE := bookworm
-
+guest: SUITE ?= bookworm
 guest: ## Prove what hangs on systemd, cgroup v2 and AppArmor, in an emulated node (SUITE=bookworm or trixie)
 	@deploy/setup test
 	@tests/guest/lane $(SUITE) $(PROFILE)
@@ -33,6 +32,11 @@ bench: ## Measure podwright beside containerd's own CRI plugin, in one run (root
 
 bench-quick: ## The same with fewer samples and pods
 	@BENCH_QUICK=1 $(MAKE) --no-print-directory bench
+
+critest: ## Run the upstream conformance suite against podwright; critest/README.md tells the knobs (root)
+	@deploy/setup critest
+	@$(CARGO) build $(PROFILE) --bin podwright
+	@critest/run "$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/ci/podwright"
 
 check: ## Compile everything quickly, run nothing
 	$(CARGO) check --all-targets --locked

@@ -1,0 +1,3 @@
+module podwright.local/critest
+
+go 1.26

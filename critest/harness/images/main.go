@@ -1,0 +1,57 @@
+// Command images makes every image that the suite names, and lays them out as docker-registry stores them.
+//
+//	images ARCHIVES APPLETS OUT
+//
+// ARCHIVES holds busybox.tar and nginx.tar (deploy/images/build), APPLETS is the applets program, OUT becomes the
+// registry's storage. It prints the digest under which the pinned image is found. Equal input gives equal bytes.
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	if len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "usage: images ARCHIVES APPLETS OUT")
+		os.Exit(2)
+	}
+	if err := build(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+		fmt.Fprintln(os.Stderr, "images: FAILED:", err)
+		os.Exit(1)
+	}
+}
+
+func build(archives, applets, out string) error {
+	bases := map[string]*layers{}
+	for _, name := range []string{"busybox", "nginx"} {
+		base, err := readArchive(archives + "/" + name + ".tar")
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		bases[name] = base
+	}
+	program, err := os.ReadFile(applets)
+	if err != nil {
+		return err
+	}
+	bases["busybox"] = bases["busybox"].with(
+		file{path: "bin/pgrep", mode: 0o755, content: program},
+		file{path: "bin/ipcs", link: "pgrep"},
+		file{path: "bin/pause", link: "pgrep"},
+	)
+	bases["nonewprivs"] = bases["busybox"].with(file{path: "bin/nonewprivs", mode: 0o4755, content: program})
+	bases["pause"] = (&layers{}).with(file{path: "pause", mode: 0o755, content: program})
+
+	registry := storage{root: out}
+	for _, image := range catalogue() {
+		digest, err := registry.add(bases[image.base], image)
+		if err != nil {
+			return fmt.Errorf("%s: %w", image.repository, err)
+		}
+		if image.pinned {
+			fmt.Println(digest)
+		}
+	}
+	return nil
+}
