@@ -35,7 +35,13 @@ func build(archives, applets, out string) error {
 	if err != nil {
 		return err
 	}
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return err
+	}
 	bases["busybox"] = bases["busybox"].with(
+		// A link would have all of busybox masked with it, by the spec that masks ls.
+		file{path: "bin/ls", mode: 0o755, content: busybox},
 		file{path: "bin/pgrep", mode: 0o755, content: program},
 		file{path: "bin/ipcs", link: "pgrep"},
 		file{path: "bin/pause", link: "pgrep"},
