@@ -1,28 +1,30 @@
 // Command images makes every image that the suite names, and lays them out as docker-registry stores them.
 //
-//	images ARCHIVES APPLETS OUT
+//	images ARCHIVES APPLETS SHELL OUT
 //
-// ARCHIVES holds busybox.tar and nginx.tar (deploy/images/build), APPLETS is the applets program, OUT becomes the
-// registry's storage. It prints the digest under which the pinned image is found. Equal input gives equal bytes.
+// ARCHIVES holds busybox.tar and nginx.tar (deploy/images/build), APPLETS is the applets program, SHELL a folder laid
+// over busybox (its shell, and what that is linked with), OUT becomes the registry's storage. It prints the digest under which the pinned image is found. Equal input gives equal bytes.
 package main
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 func main() {
-	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: images ARCHIVES APPLETS OUT")
+	if len(os.Args) != 5 {
+		fmt.Fprintln(os.Stderr, "usage: images ARCHIVES APPLETS SHELL OUT")
 		os.Exit(2)
 	}
-	if err := build(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+	if err := build(os.Args[1], os.Args[2], os.Args[3], os.Args[4]); err != nil {
 		fmt.Fprintln(os.Stderr, "images: FAILED:", err)
 		os.Exit(1)
 	}
 }
 
-func build(archives, applets, out string) error {
+func build(archives, applets, shell, out string) error {
 	bases := map[string]*layers{}
 	for _, name := range []string{"busybox", "nginx"} {
 		base, err := readArchive(archives + "/" + name + ".tar")
@@ -39,7 +41,11 @@ func build(archives, applets, out string) error {
 	if err != nil {
 		return err
 	}
-	bases["busybox"] = bases["busybox"].with(
+	shellFiles, err := filesOf(shell)
+	if err != nil {
+		return err
+	}
+	bases["busybox"] = bases["busybox"].with(shellFiles...).with(
 		// A link would have all of busybox masked with it, by the spec that masks ls.
 		file{path: "bin/ls", mode: 0o755, content: busybox},
 		file{path: "bin/pgrep", mode: 0o755, content: program},
@@ -60,4 +66,22 @@ func build(archives, applets, out string) error {
 		}
 	}
 	return nil
+}
+
+// filesOf returns the files of a folder, in order of their names.
+func filesOf(folder string) ([]file, error) {
+	var found []file
+	err := filepath.WalkDir(folder, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		inside, err := filepath.Rel(folder, name)
+		found = append(found, file{path: inside, mode: 0o755, content: content})
+		return err
+	})
+	return found, err
 }
