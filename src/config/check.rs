@@ -1,6 +1,5 @@
 //! From the file to [`Config`]: every rule, each naming its key. All problems are found in one go.
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use super::problem::Problem;
@@ -46,7 +45,6 @@ pub(super) fn check(file: &file::File) -> Result<Config, Vec<Problem>> {
             ),
         },
         operations: rules.operations(&file.operations),
-        streaming: rules.streaming(&file.streaming),
         effective: serde_json::to_value(file).unwrap_or_default(),
     };
     rules.across(&config);
@@ -362,27 +360,6 @@ impl Rules {
             reconcile_interval: self.span(
                 "operations.reconcile_interval",
                 file.reconcile_interval,
-                second,
-            ),
-        }
-    }
-
-    fn streaming(&mut self, file: &file::Streaming) -> settings::Streaming {
-        let address = file.address.parse().unwrap_or_else(|_not_an_ip| {
-            self.broken(
-                "streaming.address",
-                format!("{:?} must be an IP address", file.address),
-            );
-            IpAddr::from([127, 0, 0, 1])
-        });
-        let second = Span::seconds(1);
-        settings::Streaming {
-            address,
-            port: file.port,
-            idle_timeout: self.span("streaming.idle_timeout", file.idle_timeout, second),
-            creation_timeout: self.span(
-                "streaming.creation_timeout",
-                file.creation_timeout,
                 second,
             ),
         }

@@ -37,7 +37,6 @@ table! {
         images: Images = Images::default(),
         logs: Logs = Logs::default(),
         operations: Operations = Operations::default(),
-        streaming: Streaming = Streaming::default(),
     }
 }
 
@@ -170,15 +169,6 @@ table! {
         undo_deadline: Span = Span::seconds(60),
         park_time: Span = Span::seconds(240),
         reconcile_interval: Span = Span::seconds(10),
-    }
-}
-
-table! {
-    Streaming {
-        address: String = "127.0.0.1".into(),
-        port: u16 = 0,
-        idle_timeout: Span = Span::seconds(4 * 3_600),
-        creation_timeout: Span = Span::seconds(30),
     }
 }
 

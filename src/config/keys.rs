@@ -87,10 +87,6 @@ pub const TABLES: &[(&str, &str)] = &[
         "operations",
         "Limits of operations, which run on when their caller has gone.",
     ),
-    (
-        "streaming",
-        "The listener of exec, attach and port-forward.",
-    ),
 ];
 
 macro_rules! keys {
@@ -184,11 +180,6 @@ keys! {
     "operations.undo_deadline", "duration", Live, "Deadline of undoing one step.";
     "operations.park_time", "duration", Live, "How long a container whose creation was never answered is kept for the caller's retry.";
     "operations.reconcile_interval", "duration", Live, "How often running tasks are compared with containerd's answer.";
-
-    "streaming.address", "IP address", Restart, "Address of the listener; kubelet reaches it from this host.";
-    "streaming.port", "port", Restart, "Its port; 0 lets the kernel choose.";
-    "streaming.idle_timeout", "duration", Live, "A connection without traffic for this long is closed.";
-    "streaming.creation_timeout", "duration", Live, "How long a client may take to open its streams.";
 }
 
 #[cfg(test)]

@@ -54,8 +54,6 @@ pub struct Config {
     pub logs: settings::Logs,
     /// `[operations]`.
     pub operations: settings::Operations,
-    /// `[streaming]`.
-    pub streaming: settings::Streaming,
     effective: serde_json::Value,
 }
 
@@ -138,12 +136,6 @@ impl Config {
         let mut out = Vec::new();
         if self.containerd.allow_cri_plugin {
             out.push("containerd.allow_cri_plugin: two CRI servers on one containerd namespace damage each other".into());
-        }
-        if !self.streaming.address.is_loopback() {
-            out.push(format!(
-                "streaming.address: {} can be reached from other hosts; its only guard is a token in the URL",
-                self.streaming.address
-            ));
         }
         for rule in self
             .images

@@ -1,7 +1,6 @@
 //! What the rest of the crate sees of the configuration: typed, validated, immutable.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -223,17 +222,4 @@ pub struct Operations {
     pub park_time: Duration,
     /// How often tasks are compared with containerd's answer.
     pub reconcile_interval: Duration,
-}
-
-/// `[streaming]`: exec, attach and port-forward.
-#[derive(Clone, Debug)]
-pub struct Streaming {
-    /// Address of the listener.
-    pub address: IpAddr,
-    /// Its port; 0 lets the kernel choose.
-    pub port: u16,
-    /// A connection without traffic for this long is closed.
-    pub idle_timeout: Duration,
-    /// How long a client may take to open its streams.
-    pub creation_timeout: Duration,
 }

@@ -82,7 +82,6 @@ fn what_cannot_be_read_is_named_with_line_and_key(#[case] text: &str, #[case] st
     "[runtimes.handlers.runc]\nbinary = \"bin/crun\"\n",
     "line 2: runtimes.handlers.runc.binary"
 )]
-#[case("[streaming]\naddress = \"localhost\"\n", "line 2: streaming.address")]
 #[case("[[images.pull_policy]]\npolicy = \"Never\"\n", "images.pull_policy")]
 #[case(
     "[containers]\nunset_seccomp_profile = \"default\"\n",
