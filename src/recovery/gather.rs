@@ -115,6 +115,7 @@ impl Found {
             });
         } else {
             let (stored, mark) = container_record::read(&record)?;
+            stored.sandbox.parse::<SandboxId>()?;
             let config =
                 ContainerConfig::try_from(wire_record::container_from_record(&stored.config)?)?;
             self.containers.push(FoundContainer {

@@ -30,17 +30,21 @@ impl Recovery {
     /// `Unavailable` where containerd is away.
     pub async fn sweep(&self) -> Result<()> {
         for id in self.sandboxes.leftovers() {
-            let left = self.sandboxes.unwind_unfinished(&id).await?;
-            tracing::info!(sandbox.id = %id, ?left, "leftovers of a sandbox tried again");
+            let tried = self.sandboxes.unwind_unfinished(&id).await;
+            tracing::info!(sandbox.id = %id, ?tried, "leftovers of a sandbox tried again");
         }
         for id in self.containers.leftovers() {
-            let left = self.containers.unwind_unfinished(&id).await?;
-            tracing::info!(container.id = %id, ?left, "leftovers of a container tried again");
+            let tried = self.containers.unwind_unfinished(&id).await;
+            tracing::info!(container.id = %id, ?tried, "leftovers of a container tried again");
         }
-        self.sweep_attachments().await?;
-        self.sweep_snapshots().await?;
-        self.sweep_facts().await?;
-        self.sweep_directories().await
+        // What one kind meets is no reason to leave the others.
+        let outcomes = [
+            self.sweep_attachments().await,
+            self.sweep_snapshots().await,
+            self.sweep_facts().await,
+            self.sweep_directories().await,
+        ];
+        outcomes.into_iter().collect()
     }
 
     async fn sweep_attachments(&self) -> Result<()> {
@@ -49,9 +53,16 @@ impl Recovery {
             .into_iter()
             .filter_map(|(id, _)| id.parse::<SandboxId>().ok())
         {
-            if !self.knows_sandbox(&id).await? {
-                self.sandboxes.detach_orphan(&id).await?;
-                tracing::info!(sandbox.id = %id, "an attachment without a sandbox was given back");
+            if self.knows_sandbox(&id).await? {
+                continue;
+            }
+            match self.sandboxes.detach_orphan(&id).await {
+                Ok(()) => {
+                    tracing::info!(sandbox.id = %id, "an attachment without a sandbox was given back")
+                }
+                Err(error) => {
+                    tracing::warn!(sandbox.id = %id, %error, "an attachment without a sandbox could not be given back; it is tried again")
+                }
             }
         }
         Ok(())
@@ -73,13 +84,17 @@ impl Recovery {
                 let Some(id) = snapshot.name.parse::<ContainerId>().ok().filter(|_| ours) else {
                     continue;
                 };
-                if !self.knows_container(&id).await? {
-                    self.deps
-                        .containerd
-                        .snapshots
-                        .remove(snapshotter, id.as_str())
-                        .await?;
-                    tracing::info!(container.id = %id, "a snapshot without a container was removed");
+                if self.knows_container(&id).await? {
+                    continue;
+                }
+                let snapshots = &self.deps.containerd.snapshots;
+                match snapshots.remove(snapshotter, id.as_str()).await {
+                    Ok(()) => {
+                        tracing::info!(container.id = %id, "a snapshot without a container was removed")
+                    }
+                    Err(error) => {
+                        tracing::warn!(container.id = %id, %error, "a snapshot without a container would not go; it is tried again")
+                    }
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::house::{Home, House, PodKind};
 use crate::containerd::fake::{Fault as Broken, When};
+use crate::model::SandboxId;
 use crate::network::fake::{Fault, Point};
 use crate::sandbox::record::PLUGIN_SANDBOX;
 use crate::sys;
@@ -99,6 +100,36 @@ fn the_networks_answer_stands_in_containerds_record_also_after_a_failed_write_or
             tokio::time::sleep(Duration::from_secs(5)).await;
             assert!(handed_over(home).await.1);
             assert_eq!(home.clear(&house).await, [""; 0]);
+        });
+    });
+}
+
+#[test]
+fn an_attachment_that_stays_does_not_keep_the_others() {
+    sys::netns::isolated(|| {
+        let house = House::new();
+        house.live(PodKind::Own, async |home| {
+            let pod = home.run().await.unwrap();
+            let records = home.sandboxes.attachment_records();
+            let record = records.get(pod.as_str()).await.unwrap().unwrap();
+            let orphans = [(); 2].map(|()| SandboxId::generate().unwrap());
+            for orphan in &orphans {
+                records.put(orphan.as_str(), &record).await.unwrap();
+            }
+            let count = async || {
+                let mut left = 0;
+                for orphan in &orphans {
+                    left += usize::from(records.get(orphan.as_str()).await.unwrap().is_some());
+                }
+                left
+            };
+
+            house.network.inject(Point::Del, Fault::Refused);
+            home.recovery.sweep().await.unwrap();
+            assert_eq!(count().await, 1, "one is refused, the other goes");
+            home.recovery.sweep().await.unwrap();
+            assert_eq!(count().await, 0);
+            assert!(records.get(pod.as_str()).await.unwrap().is_some());
         });
     });
 }
