@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
@@ -15,6 +16,9 @@ use crate::node::backend;
 use crate::node::features::{self, Abilities};
 use crate::sandbox::Deps;
 use crate::sys;
+
+/// The pause after a look that containerd did not answer.
+const AFTER_FAILED_LOOK: Duration = Duration::from_secs(1);
 
 /// Looks, and looks again. Cloning gives another handle.
 #[derive(Clone)]
@@ -90,8 +94,12 @@ impl Tending {
             if let Some(generation) = current
                 && generation != seen
             {
-                seen = generation;
-                self.look_again().await;
+                if self.look_again().await {
+                    seen = generation;
+                } else {
+                    tokio::time::sleep(AFTER_FAILED_LOOK).await;
+                    continue;
+                }
             }
             if state.changed().await.is_err() {
                 return;
@@ -99,18 +107,24 @@ impl Tending {
         }
     }
 
-    async fn look_again(&self) {
+    /// Answers whether it is known now what came back.
+    async fn look_again(&self) -> bool {
         match self.look().await {
             Ok(()) => {
                 self.trouble.store(None);
                 tracing::info!("looked at containerd anew after it came back");
+                true
             }
             Err(error) if error.kind() == crate::model::Kind::FailedPrecondition => {
                 tracing::error!(%error, "the containerd that came back must not be used");
                 self.trouble.store(Some(Arc::new(error.chain())));
+                true
             }
-            // It went away again; its next return brings us back here.
-            Err(error) => tracing::warn!(%error, "containerd could not be looked at"),
+            // It went away again, or is too busy with its own start to answer in time.
+            Err(error) => {
+                tracing::warn!(%error, "containerd could not be looked at; it is tried again");
+                false
+            }
         }
     }
 
