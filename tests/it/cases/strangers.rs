@@ -38,7 +38,8 @@ async fn survive(node: &Node) -> Outcome {
     node.until_ready().await?;
     let id = node.run_pod(&pod(node, "ours")).await?;
     node.remove_pod(&id).await?;
-    tokio::time::sleep(std::time::Duration::from_secs(12)).await;
+    // The janitor looks every 30 s.
+    tokio::time::sleep(std::time::Duration::from_secs(33)).await;
 
     let after = node.ctr(&["containers", "ls", "-q"])?;
     ensure(before == after, || format!("{before:?} became {after:?}"))?;
