@@ -40,6 +40,12 @@ pub trait Identity: Send + Sync {
     fn status(&self, recovered: bool, verbose: bool) -> NodeStatus;
     /// Who makes cgroups; constant for the life of the node.
     fn cgroup_driver(&self) -> CgroupDriver;
+    /// Lets a change through unless the back end is known to be away: steps that need none of it would be done and
+    /// undone for nothing.
+    ///
+    /// # Errors
+    /// `Unavailable` while it is.
+    fn ensure_backend(&self) -> Result<()>;
     /// Takes the pod CIDR that kubelet learnt.
     ///
     /// # Errors

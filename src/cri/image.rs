@@ -8,7 +8,10 @@ use crate::wire::cri;
 use crate::wire::cri::image_service_server::ImageService;
 
 use super::Service;
-use super::serve::{Replies, Weight, batches};
+use super::serve::{Replies, Weight, batches, head};
+
+/// As much of a reference as the log shows.
+const REFERENCE_SHOWN: usize = 256;
 
 /// What the service asks of the image room, in messages; `server` wires it.
 pub trait Images: Send + Sync {
@@ -94,9 +97,10 @@ impl ImageService for Service {
         &self,
         request: Request<cri::PullImageRequest>,
     ) -> Result<Response<cri::PullImageResponse>, Status> {
-        self.serve("PullImage", Weight::Write, async {
+        self.serve("PullImage", Weight::Make, async {
             let request = request.into_inner();
-            tracing::Span::current().record("image.ref", named(request.image.clone())?);
+            let name = named(request.image.clone())?;
+            tracing::Span::current().record("image.ref", head(&name, REFERENCE_SHOWN));
             Ok(cri::PullImageResponse {
                 image_ref: self.images.pull(request).await?,
             })
@@ -110,7 +114,7 @@ impl ImageService for Service {
     ) -> Result<Response<cri::RemoveImageResponse>, Status> {
         self.serve("RemoveImage", Weight::Write, async {
             let name = named(request.into_inner().image)?;
-            tracing::Span::current().record("image.ref", &name);
+            tracing::Span::current().record("image.ref", head(&name, REFERENCE_SHOWN));
             self.images.remove(&name).await?;
             Ok(cri::RemoveImageResponse {})
         })

@@ -15,14 +15,6 @@ const ENVELOPE_VERSION: &str = "0.1.0";
 const RUNTIME_NAME: &str = "podwright";
 const API_VERSION: &str = "v1";
 
-fn span_sandbox(id: &str) {
-    tracing::Span::current().record("sandbox.id", id);
-}
-
-fn span_container(id: &str) {
-    tracing::Span::current().record("container.id", id);
-}
-
 #[tonic::async_trait]
 impl RuntimeService for Service {
     type StreamPodSandboxesStream = Replies<cri::StreamPodSandboxesResponse>;
@@ -87,13 +79,13 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::RunPodSandboxRequest>,
     ) -> Result<Response<cri::RunPodSandboxResponse>, Status> {
-        self.serve("RunPodSandbox", Weight::Write, async {
+        self.serve("RunPodSandbox", Weight::Make, async {
             let request = convert::run_request(request.into_inner())?;
             let span = tracing::Span::current();
             span.record("k8s.namespace", &request.config.identity.k8s_namespace);
             span.record("k8s.pod", &request.config.identity.name);
             let id = self.sandboxes.run(request).await?;
-            span_sandbox(id.as_str());
+            span.record("sandbox.id", id.as_str());
             Ok(cri::RunPodSandboxResponse {
                 pod_sandbox_id: id.to_string(),
             })
@@ -107,7 +99,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::StopPodSandboxResponse>, Status> {
         self.serve("StopPodSandbox", Weight::Write, async {
             let id = request.into_inner().pod_sandbox_id;
-            span_sandbox(&id);
+            self.span_sandbox(&id);
             self.sandboxes.stop(&id).await?;
             Ok(cri::StopPodSandboxResponse {})
         })
@@ -120,7 +112,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::RemovePodSandboxResponse>, Status> {
         self.serve("RemovePodSandbox", Weight::Write, async {
             let id = request.into_inner().pod_sandbox_id;
-            span_sandbox(&id);
+            self.span_sandbox(&id);
             self.sandboxes.remove(&id).await?;
             Ok(cri::RemovePodSandboxResponse {})
         })
@@ -183,11 +175,11 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::CreateContainerRequest>,
     ) -> Result<Response<cri::CreateContainerResponse>, Status> {
-        self.serve("CreateContainer", Weight::Write, async {
+        self.serve("CreateContainer", Weight::Make, async {
             let request = convert::create_request(request.into_inner())?;
-            span_sandbox(&request.sandbox);
+            self.span_sandbox(&request.sandbox);
             let id = self.containers.create(request).await?;
-            span_container(id.as_str());
+            tracing::Span::current().record("container.id", id.as_str());
             Ok(cri::CreateContainerResponse {
                 container_id: id.to_string(),
             })
@@ -199,9 +191,9 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::StartContainerRequest>,
     ) -> Result<Response<cri::StartContainerResponse>, Status> {
-        self.serve("StartContainer", Weight::Write, async {
+        self.serve("StartContainer", Weight::Make, async {
             let id = request.into_inner().container_id;
-            span_container(&id);
+            self.span_container(&id);
             self.containers.start(&id).await?;
             Ok(cri::StartContainerResponse {})
         })
@@ -214,7 +206,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::StopContainerResponse>, Status> {
         self.serve("StopContainer", Weight::Write, async {
             let request = request.into_inner();
-            span_container(&request.container_id);
+            self.span_container(&request.container_id);
             self.containers
                 .stop(&request.container_id, request.timeout)
                 .await?;
@@ -229,7 +221,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::RemoveContainerResponse>, Status> {
         self.serve("RemoveContainer", Weight::Write, async {
             let id = request.into_inner().container_id;
-            span_container(&id);
+            self.span_container(&id);
             self.containers.remove(&id).await?;
             Ok(cri::RemoveContainerResponse {})
         })
@@ -300,7 +292,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::UpdateContainerResourcesResponse>, Status> {
         self.serve("UpdateContainerResources", Weight::Write, async {
             let request = request.into_inner();
-            span_container(&request.container_id);
+            self.span_container(&request.container_id);
             let asked = request.linux.map(Resources::try_from).transpose()?;
             self.containers
                 .update_resources(&request.container_id, asked)
@@ -316,7 +308,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::ReopenContainerLogResponse>, Status> {
         self.serve("ReopenContainerLog", Weight::Write, async {
             let id = request.into_inner().container_id;
-            span_container(&id);
+            self.span_container(&id);
             self.containers.reopen_log(&id).await?;
             Ok(cri::ReopenContainerLogResponse {})
         })
@@ -329,7 +321,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::ExecSyncResponse>, Status> {
         self.serve("ExecSync", Weight::Read, async {
             let request = request.into_inner();
-            span_container(&request.container_id);
+            self.span_container(&request.container_id);
             let asked = ExecSyncRequest {
                 command: request.cmd,
                 timeout_s: request.timeout,
@@ -353,7 +345,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::UpdatePodSandboxResourcesResponse>, Status> {
         self.serve("UpdatePodSandboxResources", Weight::Write, async {
             let request = request.into_inner();
-            span_sandbox(&request.pod_sandbox_id);
+            self.span_sandbox(&request.pod_sandbox_id);
             let resources = request.resources.map(Resources::try_from).transpose()?;
             let overhead = request.overhead.map(Resources::try_from).transpose()?;
             self.sandboxes

@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::Stream;
 use tonic::{Response, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
+use crate::index::PodView;
 use crate::model::{Error, Kind, Result};
 
 use super::Service;
@@ -18,6 +19,11 @@ pub(super) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send
 
 /// Items of a list in one message of a streaming list; far below the clients' message limit.
 const BATCH: usize = 500;
+/// As much as an id of ours has.
+const ID_SHOWN: usize = 64;
+
+/// Numbers the requests of this process, so that the lines of one can be told from those of its retry.
+static REQUESTS: AtomicU64 = AtomicU64::new(1);
 
 /// How a method's outcome is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +32,57 @@ pub(super) enum Weight {
     Read,
     /// Changes something: one info line at its end.
     Write,
+    /// As `Write`, and refused at once while containerd is away.
+    Make,
     /// As `Read`, and answered even while the node recovers.
     Always,
 }
 
+impl Weight {
+    /// Whether the method changes something.
+    fn changes(self) -> bool {
+        matches!(self, Self::Write | Self::Make)
+    }
+}
+
 impl Service {
+    /// Whether a method of this weight may run now.
+    fn admit(&self, weight: Weight) -> Result<()> {
+        if weight != Weight::Always && !self.recovered.load(Ordering::Acquire) {
+            return Err(Error::unavailable(
+                "podwright is recovering the state of this node; try again shortly",
+            ));
+        }
+        match weight {
+            Weight::Make => self.identity.ensure_backend(),
+            Weight::Read | Weight::Write | Weight::Always => Ok(()),
+        }
+    }
+
+    /// Names the sandbox that a request means, and its pod, in the request's span.
+    pub(super) fn span_sandbox(&self, text: &str) {
+        let span = tracing::Span::current();
+        let now = self.deps.index.snapshot();
+        match now.find_sandbox(text) {
+            Ok(Some(pod)) => span_pod(&span, pod),
+            Ok(None) | Err(_) => drop(span.record("sandbox.id", head(text, ID_SHOWN))),
+        }
+    }
+
+    /// Names the container that a request means, its sandbox and pod, in the request's span.
+    pub(super) fn span_container(&self, text: &str) {
+        let span = tracing::Span::current();
+        let now = self.deps.index.snapshot();
+        let Ok(Some(view)) = now.find_container(text) else {
+            span.record("container.id", head(text, ID_SHOWN));
+            return;
+        };
+        span.record("container.id", view.id.as_str());
+        if let Some(pod) = now.pod(&view.sandbox) {
+            span_pod(&span, pod);
+        }
+    }
+
     /// Runs one method: span, readiness, outcome.
     pub(super) async fn serve<T>(
         &self,
@@ -41,6 +93,7 @@ impl Service {
         let span = tracing::info_span!(
             "rpc",
             rpc.method = method,
+            request.id = REQUESTS.fetch_add(1, Ordering::Relaxed),
             sandbox.id = Empty,
             container.id = Empty,
             image.ref = Empty,
@@ -49,17 +102,15 @@ impl Service {
         );
         let began = tokio::time::Instant::now();
         async {
-            let result = match weight == Weight::Always || self.recovered.load(Ordering::Acquire) {
-                true => work.await,
-                false => Err(Error::unavailable(
-                    "podwright is recovering the state of this node; try again shortly",
-                )),
+            let result = match self.admit(weight) {
+                Ok(()) => work.await,
+                Err(refused) => Err(refused),
             };
             let elapsed_ms = began.elapsed().as_millis();
             match &result {
-                Ok(_) if weight == Weight::Write => tracing::info!(elapsed_ms, "done"),
+                Ok(_) if weight.changes() => tracing::info!(elapsed_ms, "done"),
                 Ok(_) => tracing::debug!(elapsed_ms, "done"),
-                Err(error) if weight != Weight::Write && error.kind() == Kind::NotFound => {
+                Err(error) if !weight.changes() && error.kind() == Kind::NotFound => {
                     tracing::debug!(elapsed_ms, %error, "not found");
                 }
                 Err(error) => tracing::warn!(elapsed_ms, kind = ?error.kind(), %error, "failed"),
@@ -69,6 +120,20 @@ impl Service {
         .instrument(span)
         .await
     }
+}
+
+fn span_pod(span: &tracing::Span, pod: &PodView) {
+    let identity = &pod.sandbox.config.identity;
+    span.record("sandbox.id", pod.sandbox.id.as_str());
+    span.record("k8s.namespace", &identity.k8s_namespace);
+    span.record("k8s.pod", &identity.name);
+}
+
+/// What the log shows of a text that a client chose: it may be of any length.
+pub(super) fn head(text: &str, characters: usize) -> &str {
+    let mut ends = text.char_indices().map(|(at, _)| at);
+    let end = ends.nth(characters).unwrap_or(text.len());
+    text.get(..end).unwrap_or_default()
 }
 
 /// A method that is not there yet says so.

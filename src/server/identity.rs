@@ -111,6 +111,10 @@ impl Identity for NodeIdentity {
         self.driver
     }
 
+    fn ensure_backend(&self) -> Result<()> {
+        self.link.ensure_up()
+    }
+
     fn set_pod_cidr(&self, cidr: &str) -> Result<()> {
         let parts = runtime_config::pod_cidrs(cidr)?;
         self.pod_cidr.store(Arc::new(parts.join(",")));
