@@ -43,7 +43,22 @@ async fn bad_pods(node: &Node) -> Outcome {
         .get_or_insert_default()
         .sysctls
         .insert(String::from("kernel.core_pattern"), String::from("|/evil"));
+    let mut long_label = good.clone();
+    long_label
+        .labels
+        .insert(String::from("l"), "x".repeat(5_000));
+    let mut many_annotations = good.clone();
+    for number in 0..300 {
+        many_annotations
+            .annotations
+            .insert(format!("a{number}"), "x".repeat(1_000));
+    }
+    let mut long_uid = good.clone();
+    long_uid.metadata.get_or_insert_default().uid = "u".repeat(200);
     let questions = [
+        ("a label that is too long", long_label),
+        ("annotations that are too many", many_annotations),
+        ("a uid that is too long", long_uid),
         ("no metadata", no_metadata),
         ("a uid that is a path", escaping),
         ("a name that injects CNI arguments", injected),
@@ -58,6 +73,14 @@ async fn bad_pods(node: &Node) -> Outcome {
     }
     let unknown = node.run_pod_with("no-such-handler", &good).await;
     fails("an unknown handler", unknown, Code::InvalidArgument)?;
+    let mut huge = good.clone();
+    huge.annotations
+        .insert(String::from("a"), "x".repeat(17 << 20));
+    fails(
+        "a message that is too long",
+        node.run_pod(&huge).await,
+        Code::OutOfRange,
+    )?;
     let id = node.run_pod(&good).await?;
     Ok(node.remove_pod(&id).await?)
 }
@@ -87,7 +110,51 @@ async fn bad_containers(node: &Node) -> Outcome {
     });
     let mut nobody = sleeper("c");
     crate::pods::security(&mut nobody).run_as_username = String::from("no-such-user");
+    let mut bad_reference = sleeper("c");
+    bad_reference.image = super::images::spec("UPPER/Case:!");
+    let mut long_argument = sleeper("c");
+    long_argument.args.push("x".repeat(200 << 10));
+    let mut long_environment = sleeper("c");
+    for number in 0..11_000 {
+        long_environment.envs.push(cri::KeyValue {
+            key: format!("K{number}"),
+            ..Default::default()
+        });
+    }
+    let mut stubborn = sleeper("c");
+    stubborn.mounts.push(cri::Mount {
+        host_path: String::from("/tmp"),
+        container_path: String::from("/x"),
+        propagation: 9,
+        ..Default::default()
+    });
     let questions = [
+        ("a reference that is none", bad_reference, Code::NotFound),
+        (
+            "an argument that is too long",
+            long_argument,
+            Code::InvalidArgument,
+        ),
+        (
+            "an environment that is too long",
+            long_environment,
+            Code::InvalidArgument,
+        ),
+        (
+            "a mount from nowhere",
+            mount("", "/x"),
+            Code::InvalidArgument,
+        ),
+        (
+            "a mount from a relative path",
+            mount("tmp", "/x"),
+            Code::InvalidArgument,
+        ),
+        (
+            "a propagation that is none",
+            stubborn,
+            Code::InvalidArgument,
+        ),
         ("no metadata", no_metadata, Code::InvalidArgument),
         ("an absent image", absent_image, Code::NotFound),
         (

@@ -1,5 +1,6 @@
 //! Every case, by subject.
 
+mod backends;
 mod bad_input;
 mod containers;
 mod crashes;
@@ -11,6 +12,7 @@ mod kills;
 mod logs;
 mod networks;
 mod paths;
+mod play;
 mod sandboxes;
 mod server;
 mod strangers;
@@ -38,9 +40,11 @@ pub(crate) fn all() -> Vec<Case> {
         bad_input::CASES,
         joins::CASES,
         crashes::CASES,
+        backends::CASES,
         kills::CASES,
         paths::CASES,
         server::CASES,
+        play::CASES,
         systemd::CASES,
         strangers::CASES,
     ]

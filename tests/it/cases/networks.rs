@@ -32,6 +32,12 @@ pub(super) const CASES: &[Case] = &[
     Case::new("network.a_del_that_fails_once_is_made_up_for", |node| {
         Box::pin(del_fails_once(node))
     }),
+    Case::new("network.a_babbling_del_counts_as_done", |node| {
+        Box::pin(babbling_del(node))
+    }),
+    Case::new("network.a_hanging_del_holds_up_no_other_pod", |node| {
+        Box::pin(hanging_del(node))
+    }),
     Case::new("network.a_hanging_add_holds_up_no_other_pod", |node| {
         Box::pin(hanging(node))
     }),
@@ -182,5 +188,44 @@ async fn hanging(node: &Node) -> Outcome {
     let joined = node.run_pod(&config).await;
     ensure(joined.is_err(), || {
         String::from("the pod whose plugin fails came up")
+    })
+}
+
+/// What a DEL prints means nothing: its exit code does.
+async fn babbling_del(node: &Node) -> Outcome {
+    intercept(node, REAL, &format!("echo this is not JSON; {REAL}")).await?;
+    let id = node.run_pod(&pod(node, "chatty")).await?;
+
+    node.stop_pod(&id).await?;
+
+    ensure(node.addresses().is_empty(), || {
+        format!("{:?}", node.addresses())
+    })
+}
+
+async fn hanging_del(node: &Node) -> Outcome {
+    let del = format!("case $CNI_ARGS in *stuck*) sleep 6 ;; esac; {REAL}");
+    intercept(node, REAL, &del).await?;
+    let stuck = node.run_pod(&pod(node, "stuck")).await?;
+    let gone = tokio::time::timeout(Duration::from_millis(500), node.stop_pod(&stuck)).await;
+    ensure(gone.is_err(), || format!("{gone:?}"))?;
+
+    let began = Instant::now();
+    let quick = node.run_pod(&pod(node, "quick")).await?;
+    node.remove_pod(&quick).await?;
+    let took = began.elapsed();
+    let status = node.pod_status(&stuck).await?;
+
+    ensure(took < Duration::from_secs(4), || {
+        format!("it took {took:?}")
+    })?;
+    ensure(
+        status.state() == cri::PodSandboxState::SandboxNotready,
+        || format!("{status:?}"),
+    )?;
+    // The same stop, asked for again, ends with the first one.
+    node.stop_pod(&stuck).await?;
+    ensure(node.addresses().is_empty(), || {
+        format!("{:?}", node.addresses())
     })
 }

@@ -41,7 +41,8 @@ pub(super) fn write(home: &Path) -> Outcome {
     fs::write(
         containerd_config(home),
         format!(
-            "version = 2\nroot = \"{}\"\nstate = \"/run/containerd\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+            "version = 2\nroot = \"{}\"\nstate = \"/run/containerd\"\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.runtime\", \"io.containerd.cri.v1.images\"]\n\
              [debug]\nlevel = \"warn\"\n[grpc]\naddress = \"{CONTAINERD_SOCKET}\"\n",
             root.display()
         ),
