@@ -73,11 +73,7 @@ impl Second {
             ),
         )?;
         let log = node.home.join("second.log");
-        let command = format!(
-            "{} serve --config {}",
-            binary(),
-            config.display()
-        );
+        let command = format!("{} serve --config {}", binary(), config.display());
         let child = Command::new("/bin/sh")
             .args(["-c", script])
             .env("PODWRIGHT", command)
