@@ -88,90 +88,7 @@ async fn bad_pods(node: &Node) -> Outcome {
 async fn bad_containers(node: &Node) -> Outcome {
     let config = pod(node, "p");
     let pod = node.run_pod(&config).await?;
-    let mount = |host: &str, inside: &str| {
-        let mut container = sleeper("c");
-        container.mounts.push(cri::Mount {
-            host_path: host.to_owned(),
-            container_path: inside.to_owned(),
-            ..Default::default()
-        });
-        container
-    };
-    let mut no_metadata = sleeper("c");
-    no_metadata.metadata = None;
-    let mut absent_image = sleeper("c");
-    absent_image.image = super::images::spec("podwright.local/absent:1");
-    let mut escaping_log = sleeper("c");
-    escaping_log.log_path = String::from("../../escaped.log");
-    let mut capability = sleeper("c");
-    crate::pods::security(&mut capability).capabilities = Some(cri::Capability {
-        add_capabilities: vec![String::from("NO_SUCH_THING")],
-        ..Default::default()
-    });
-    let mut nobody = sleeper("c");
-    crate::pods::security(&mut nobody).run_as_username = String::from("no-such-user");
-    let mut bad_reference = sleeper("c");
-    bad_reference.image = super::images::spec("UPPER/Case:!");
-    let mut long_argument = sleeper("c");
-    long_argument.args.push("x".repeat(200 << 10));
-    let mut long_environment = sleeper("c");
-    for number in 0..11_000 {
-        long_environment.envs.push(cri::KeyValue {
-            key: format!("K{number}"),
-            ..Default::default()
-        });
-    }
-    let mut stubborn = sleeper("c");
-    stubborn.mounts.push(cri::Mount {
-        host_path: String::from("/tmp"),
-        container_path: String::from("/x"),
-        propagation: 9,
-        ..Default::default()
-    });
-    let questions = [
-        ("a reference that is none", bad_reference, Code::NotFound),
-        (
-            "an argument that is too long",
-            long_argument,
-            Code::InvalidArgument,
-        ),
-        (
-            "an environment that is too long",
-            long_environment,
-            Code::InvalidArgument,
-        ),
-        (
-            "a mount from nowhere",
-            mount("", "/x"),
-            Code::InvalidArgument,
-        ),
-        (
-            "a mount from a relative path",
-            mount("tmp", "/x"),
-            Code::InvalidArgument,
-        ),
-        (
-            "a propagation that is none",
-            stubborn,
-            Code::InvalidArgument,
-        ),
-        ("no metadata", no_metadata, Code::InvalidArgument),
-        ("an absent image", absent_image, Code::NotFound),
-        (
-            "a log outside its folder",
-            escaping_log,
-            Code::InvalidArgument,
-        ),
-        ("an unknown capability", capability, Code::InvalidArgument),
-        ("an unknown user", nobody, Code::InvalidArgument),
-        (
-            "a mount without a place",
-            mount("/tmp", ""),
-            Code::InvalidArgument,
-        ),
-    ];
-
-    for (what, container, code) in questions {
+    for (what, container, code) in wrong_requests().into_iter().chain(wrong_mounts()) {
         fails(what, node.create(&pod, &config, &container).await, code)?;
     }
     let left = node.containers(cri::ContainerFilter::default()).await?;
@@ -179,6 +96,69 @@ async fn bad_containers(node: &Node) -> Outcome {
     let nowhere = "0".repeat(64);
     let orphan = node.create(&nowhere, &config, &shell("c", "true")).await;
     fails("a container without a pod", orphan, Code::NotFound).map(drop)
+}
+
+/// What is wrong, the container that is asked for, and the code that has to come back.
+type Wrong = (&'static str, cri::ContainerConfig, Code);
+
+fn wrong_requests() -> Vec<Wrong> {
+    let with = |change: fn(&mut cri::ContainerConfig)| {
+        let mut container = sleeper("c");
+        change(&mut container);
+        container
+    };
+    let absent = with(|c| c.image = super::images::spec("podwright.local/absent:1"));
+    let no_reference = with(|c| c.image = super::images::spec("UPPER/Case:!"));
+    let argument = with(|c| c.args.push("x".repeat(200 << 10)));
+    let environment = with(|c| {
+        c.envs = (0..11_000)
+            .map(|number| cri::KeyValue {
+                key: format!("K{number}"),
+                ..Default::default()
+            })
+            .collect();
+    });
+    let escaping_log = with(|c| c.log_path = String::from("../../escaped.log"));
+    let capability = with(|c| {
+        crate::pods::security(c).capabilities = Some(cri::Capability {
+            add_capabilities: vec![String::from("NO_SUCH_THING")],
+            ..Default::default()
+        });
+    });
+    let nobody = with(|c| {
+        crate::pods::security(c).run_as_username = String::from("no-such-user");
+    });
+    let bad = Code::InvalidArgument;
+    vec![
+        ("no metadata", with(|c| c.metadata = None), bad),
+        ("an absent image", absent, Code::NotFound),
+        ("a reference that is none", no_reference, Code::NotFound),
+        ("an argument that is too long", argument, bad),
+        ("an environment that is too long", environment, bad),
+        ("a log outside its folder", escaping_log, bad),
+        ("an unknown capability", capability, bad),
+        ("an unknown user", nobody, bad),
+    ]
+}
+
+fn wrong_mounts() -> Vec<Wrong> {
+    let mount = |host: &str, inside: &str, propagation: i32| {
+        let mut container = sleeper("c");
+        container.mounts.push(cri::Mount {
+            host_path: host.to_owned(),
+            container_path: inside.to_owned(),
+            propagation,
+            ..Default::default()
+        });
+        container
+    };
+    let bad = Code::InvalidArgument;
+    vec![
+        ("a mount from nowhere", mount("", "/x", 0), bad),
+        ("a mount from a relative path", mount("tmp", "/x", 0), bad),
+        ("a mount without a place", mount("/tmp", "", 0), bad),
+        ("a propagation that is none", mount("/tmp", "/x", 9), bad),
+    ]
 }
 
 async fn bad_images(node: &Node) -> Outcome {
