@@ -53,7 +53,9 @@ async fn survive(node: &Node) -> Outcome {
 async fn cri_plugin_later(node: &Node) -> Outcome {
     let calm = node.containerd_config()?;
     node.containerd.stop().await?;
-    node.set_containerd_config(&calm.replace("io.containerd.grpc.v1.cri", "no-such-plugin"))?;
+    node.set_containerd_config(
+        &calm.replace("io.containerd.grpc.v1.cri", "io.containerd.grpc.v1.none"),
+    )?;
     node.containerd.start().await?;
 
     let mut last = String::new();
@@ -76,7 +78,9 @@ async fn cri_plugin(node: &Node) -> Outcome {
     node.podwright.stop().await?;
     node.containerd.stop().await?;
     let calm = node.containerd_config()?;
-    node.set_containerd_config(&calm.replace("io.containerd.grpc.v1.cri", "no-such-plugin"))?;
+    node.set_containerd_config(
+        &calm.replace("io.containerd.grpc.v1.cri", "io.containerd.grpc.v1.none"),
+    )?;
     node.containerd.start().await?;
 
     node.podwright.refuses().await?;
