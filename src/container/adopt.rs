@@ -74,6 +74,7 @@ impl Containers {
                 .ended(&view.id, news, view.oom_killed)
                 .await?;
         }
+        self.note_start(&view);
         self.deps.stamps.observe(view.created_at);
         let key = ContainerKey {
             sandbox: view.sandbox.clone(),
@@ -97,6 +98,16 @@ impl Containers {
             _ => {}
         }
         self.sweep_execs(&id).await
+    }
+
+    /// Writes down when a container began of which that is not known: the process before this one ended between its
+    /// start and the note of it.
+    fn note_start(&self, view: &ContainerView) {
+        if let (Some(pid), Some(began)) = (view.pid, view.started_at)
+            && self.deps.facts.of(&view.id).started_at.is_none()
+        {
+            self.deps.facts.started(&view.id, pid, began);
+        }
     }
 
     /// Records a container of ours whose sandbox is gone as one to be taken back whole.

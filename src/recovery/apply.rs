@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use oci_spec::runtime::Spec;
 
 use crate::container::AdoptedContainer;
@@ -18,6 +19,18 @@ use super::gather::{Found, FoundContainer, FoundSandbox};
 use super::plan::{self, ContainerPlan, Creation, SandboxPlan, TaskAnswer};
 use super::{Recovery, Report};
 
+/// So many objects are settled at a time: taking one back may wait for its process or a plugin, and each writes records.
+const ABREAST: usize = 16;
+
+/// What became of a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    Listed,
+    /// Listed, with an attachment of a former boot that is to be given back.
+    Detached,
+    Unwound,
+}
+
 impl Recovery {
     pub(super) async fn apply(&self, mut found: Found) -> Result<Report> {
         let mut report = Report {
@@ -25,41 +38,71 @@ impl Recovery {
             ..Report::default()
         };
         self.set_unreadable_aside(&mut found);
+        let orphans = self.settle_sandboxes(&mut found, &mut report).await?;
+        self.settle_containers(&mut found, &mut report).await?;
+        report.detached = orphans.len();
+        self.detach_in_background(orphans);
+        Ok(report)
+    }
+
+    /// Lists the sandboxes or takes them back; answers the attachments that nobody uses any more.
+    async fn settle_sandboxes(
+        &self,
+        found: &mut Found,
+        report: &mut Report,
+    ) -> Result<BTreeSet<SandboxId>> {
         let mut orphans: BTreeSet<SandboxId> = found.attachments.keys().cloned().collect();
-        for sandbox in std::mem::take(&mut found.sandboxes) {
+        let sandboxes = std::mem::take(&mut found.sandboxes);
+        let all = &*found;
+        let settled = each(sandboxes, |sandbox| async move {
             let id = sandbox.id.clone();
-            if self
-                .settle_sandbox(sandbox, &mut found, &mut orphans)
-                .await?
-            {
-                report.sandboxes += 1;
-            } else {
-                report.unwound += 1;
+            (id, self.settle_sandbox(sandbox, all).await)
+        });
+        for (id, outcome) in settled.await {
+            let outcome = outcome?;
+            if outcome != Settled::Detached {
+                orphans.remove(&id);
+            }
+            match outcome {
+                Settled::Unwound => report.unwound += 1,
+                Settled::Listed | Settled::Detached => report.sandboxes += 1,
             }
             found.sandbox_steps.remove(&id);
         }
         // Steps without a record: cut off before containerd knew of anything.
-        for id in std::mem::take(&mut found.sandbox_steps).into_keys() {
-            orphans.remove(&id);
+        let nameless = std::mem::take(&mut found.sandbox_steps);
+        let unwound = each(nameless.into_keys(), |id| async move {
             self.unwind_sandbox(&id).await;
+            id
+        });
+        for id in unwound.await {
+            orphans.remove(&id);
             report.unwound += 1;
         }
-        for container in std::mem::take(&mut found.containers) {
+        Ok(orphans)
+    }
+
+    async fn settle_containers(&self, found: &mut Found, report: &mut Report) -> Result<()> {
+        let containers = std::mem::take(&mut found.containers);
+        let all = &*found;
+        let settled = each(containers, |container| async move {
             let id = container.id.clone();
-            if self.settle_container(container, &found).await? {
-                report.containers += 1;
-            } else {
-                report.unwound += 1;
+            (id, self.settle_container(container, all).await)
+        });
+        for (id, is_listed) in settled.await {
+            match is_listed? {
+                true => report.containers += 1,
+                false => report.unwound += 1,
             }
             found.container_steps.remove(&id);
         }
-        for id in std::mem::take(&mut found.container_steps).into_keys() {
+        let nameless = std::mem::take(&mut found.container_steps);
+        report.unwound += nameless.len();
+        each(nameless.into_keys(), |id| async move {
             self.unwind_container(&id).await;
-            report.unwound += 1;
-        }
-        report.detached = orphans.len();
-        self.detach_in_background(orphans);
-        Ok(report)
+        })
+        .await;
+        Ok(())
     }
 
     /// Sees to it that nothing is done to what cannot be read, nor to containers of such a sandbox: their steps are
@@ -87,13 +130,8 @@ impl Recovery {
             .retain(|id, _| !self.is_untouched(id.as_str()));
     }
 
-    /// Lists a sandbox, or takes it back. Answers whether it is listed.
-    async fn settle_sandbox(
-        &self,
-        sandbox: FoundSandbox,
-        found: &mut Found,
-        orphans: &mut BTreeSet<SandboxId>,
-    ) -> Result<bool> {
+    /// Lists a sandbox, or takes it back.
+    async fn settle_sandbox(&self, sandbox: FoundSandbox, found: &Found) -> Result<Settled> {
         let steps = found.sandbox_steps.get(&sandbox.id);
         let creation = steps.map_or(Creation::Forgotten, |steps| match steps.complete {
             true => Creation::Complete,
@@ -103,18 +141,14 @@ impl Recovery {
         let rebooted = attachment.is_some_and(|attachment| attachment.boot_id != self.deps.boot_id);
         match plan::sandbox(creation, &sandbox.task, rebooted) {
             SandboxPlan::Unwind => {
-                orphans.remove(&sandbox.id);
                 self.unwind_sandbox(&sandbox.id).await;
-                Ok(false)
+                Ok(Settled::Unwound)
             }
             SandboxPlan::Adopt {
                 state,
                 pause,
                 detach,
             } => {
-                if !detach {
-                    orphans.remove(&sandbox.id);
-                }
                 // What a reboot took away needs no undo; what stands in durable places does.
                 let left = || vec![Step::Files, Step::Network, Step::Record];
                 let steps = steps.map_or_else(left, |steps| steps.steps.clone());
@@ -135,7 +169,11 @@ impl Recovery {
                 if let Some(attachment) = unwritten {
                     self.sandboxes.record_network(id, fingerprint, attachment);
                 }
-                Ok(true)
+                Ok(if detach {
+                    Settled::Detached
+                } else {
+                    Settled::Listed
+                })
             }
         }
     }
@@ -247,6 +285,18 @@ impl Recovery {
             });
         }
     }
+}
+
+/// Does `work` for all, some at a time, and answers what each came to.
+async fn each<T, R, F: Future<Output = R>>(
+    all: impl IntoIterator<Item = T>,
+    work: impl FnMut(T) -> F,
+) -> Vec<R> {
+    futures::stream::iter(all)
+        .map(work)
+        .buffer_unordered(ABREAST)
+        .collect()
+        .await
 }
 
 fn sandbox_view(

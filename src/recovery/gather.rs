@@ -65,9 +65,9 @@ impl Recovery {
         let mut found = Found {
             sandboxes: Vec::new(),
             containers: Vec::new(),
-            sandbox_steps: by_id(self.sandboxes.step_records().load_blocking()?),
-            container_steps: by_id(self.containers.step_records().load_blocking()?),
-            attachments: by_id(self.sandboxes.attachment_records().load_blocking()?),
+            sandbox_steps: by_id(self.sandboxes.step_records().load().await?),
+            container_steps: by_id(self.containers.step_records().load().await?),
+            attachments: by_id(self.sandboxes.attachment_records().load().await?),
             unreadable: Vec::new(),
         };
         for (record, task) in join_all(asked).await {

@@ -48,7 +48,7 @@ impl Recovery {
     }
 
     async fn sweep_attachments(&self) -> Result<()> {
-        let attached = self.sandboxes.attachment_records().load_blocking()?.records;
+        let attached = self.sandboxes.attachment_records().load().await?.records;
         for id in attached
             .into_iter()
             .filter_map(|(id, _)| id.parse::<SandboxId>().ok())

@@ -145,6 +145,21 @@ impl Facts {
         }
     }
 
+    /// Waits until everything that was asked for so far is written.
+    #[cfg(test)]
+    pub(crate) fn settle_blocking(&self) {
+        let (synced, wait) = oneshot::channel();
+        let line = Vec::new();
+        let asked = self.appends.send(Append {
+            line,
+            synced: Some(synced),
+        });
+        if asked.is_ok() {
+            // A thread that ended has nothing left to write.
+            wait.blocking_recv().unwrap_or(Ok(())).unwrap_or_default();
+        }
+    }
+
     fn append(
         &self,
         id: &ContainerId,
@@ -194,7 +209,8 @@ fn checksum(json: &str) -> String {
 
 fn parse(bytes: &[u8]) -> BTreeMap<String, ContainerFacts> {
     let mut known = BTreeMap::new();
-    for line in String::from_utf8_lossy(bytes).lines() {
+    let text = String::from_utf8_lossy(bytes);
+    for line in text.lines().filter(|line| !line.is_empty()) {
         let entry = line
             .split_once(' ')
             .filter(|(sum, json)| checksum(json) == *sum);
@@ -217,6 +233,8 @@ struct Journal {
     path: PathBuf,
     file: File,
     bytes: u64,
+    /// The last write failed and may have left the beginning of a line.
+    torn: bool,
 }
 
 impl Journal {
@@ -238,11 +256,16 @@ impl Journal {
             path: path.to_owned(),
             file,
             bytes: all.len() as u64,
+            torn: false,
         })
     }
 
     fn write(&mut self, batch: &[u8], sync: bool) -> std::io::Result<()> {
+        if std::mem::replace(&mut self.torn, true) {
+            self.file.write_all(b"\n")?;
+        }
         self.file.write_all(batch)?;
+        self.torn = false;
         self.bytes = self.bytes.saturating_add(batch.len() as u64);
         if sync { self.file.sync_data() } else { Ok(()) }
     }
@@ -307,6 +330,26 @@ mod tests {
         assert_eq!(again.of(&id("b")), ContainerFacts::default());
         assert!(again.of(&id("c")).oom_killed);
         assert_eq!(again.ids().len(), 2);
+    }
+
+    #[test]
+    fn a_write_that_was_cut_short_costs_its_own_line_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("facts");
+        let line = |digit: &str| {
+            let facts = Some(ContainerFacts::default());
+            let id = id(digit).to_string();
+            line_of(&Entry { id, facts }).unwrap()
+        };
+        let mut journal = Journal::rewrite(&path, &BTreeMap::new()).unwrap();
+        journal.write(&line("a"), false).unwrap();
+        journal.write(&line("b")[..20], false).unwrap();
+        journal.torn = true;
+
+        journal.write(&line("c"), true).unwrap();
+
+        let kept: Vec<String> = parse(&std::fs::read(&path).unwrap()).into_keys().collect();
+        assert_eq!(kept, [id("a").to_string(), id("c").to_string()]);
     }
 
     #[tokio::test]

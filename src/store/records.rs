@@ -108,36 +108,41 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Records<T> {
     ///
     /// # Errors
     /// `Internal` where the directory itself cannot be read.
-    pub fn load_blocking(&self) -> Result<Loaded<T>> {
-        let mut loaded = Loaded {
-            records: Vec::new(),
-            quarantined: Vec::new(),
-        };
-        let what = || format!("list records in {}", self.dir.display());
-        for entry in std::fs::read_dir(&self.dir).classify(Kind::Internal, what)? {
-            let path = entry.classify(Kind::Internal, what)?.path();
-            let Some(id) = path
-                .file_name()
-                .and_then(|name| name.to_str()?.strip_suffix(".json"))
-            else {
-                continue;
-            };
-            match read(&path) {
-                Ok(value) => loaded.records.push((id.to_owned(), value)),
-                Err(error) => {
-                    let aside = path.with_extension("bad");
-                    std::fs::rename(&path, &aside)
-                        .classify(Kind::Internal, || format!("move {} aside", path.display()))?;
-                    loaded.quarantined.push((aside, error));
-                }
-            }
-        }
-        Ok(loaded)
+    pub async fn load(&self) -> Result<Loaded<T>> {
+        let dir = self.dir.clone();
+        off_thread(move || load_blocking(&dir)).await
     }
 
     fn path(&self, id: &str) -> PathBuf {
         self.dir.join(format!("{id}.json"))
     }
+}
+
+fn load_blocking<T: DeserializeOwned>(dir: &Path) -> Result<Loaded<T>> {
+    let mut loaded = Loaded {
+        records: Vec::new(),
+        quarantined: Vec::new(),
+    };
+    let what = || format!("list records in {}", dir.display());
+    for entry in std::fs::read_dir(dir).classify(Kind::Internal, what)? {
+        let path = entry.classify(Kind::Internal, what)?.path();
+        let Some(id) = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(".json"))
+        else {
+            continue;
+        };
+        match read(&path) {
+            Ok(value) => loaded.records.push((id.to_owned(), value)),
+            Err(error) => {
+                let aside = path.with_extension("bad");
+                std::fs::rename(&path, &aside)
+                    .classify(Kind::Internal, || format!("move {} aside", path.display()))?;
+                loaded.quarantined.push((aside, error));
+            }
+        }
+    }
+    Ok(loaded)
 }
 
 async fn off_thread<R: Send + 'static>(
@@ -192,7 +197,7 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join("bad.json")).unwrap();
         std::fs::write(dir.path().join("bad.json"), text.replace("[3]", "[4]")).unwrap();
 
-        let loaded = records.load_blocking().unwrap();
+        let loaded = records.load().await.unwrap();
 
         assert_eq!(loaded.records, [("good".to_owned(), vec![1, 2])]);
         assert_eq!(loaded.quarantined.len(), 1);

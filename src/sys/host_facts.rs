@@ -1,6 +1,10 @@
 //! Gathers what specs must know about the node (`model::HostFacts`), and about the paths that mounts name.
 
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
 
 use super::apparmor;
 use super::cgroup::{Cgroups, Mode};
@@ -62,6 +66,15 @@ pub fn bounding_set_blocking(pid: Pid) -> Result<CapabilityMask> {
         .ok_or_else(|| Error::internal(format!("/proc/{pid}/status: no bounding set in it")))
 }
 
+// The last: a link to what is not there, which stands in the way of a directory.
+fn leads_nowhere(error: &std::io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG | Errno::EEXIST)
+    )
+}
+
 fn bounding_set(status: &str) -> Option<CapabilityMask> {
     let digits = status
         .lines()
@@ -86,20 +99,28 @@ pub fn oom_score_adj_blocking(pid: Pid) -> Result<i32> {
 /// The table of mounts is read only where `wants_peers`.
 ///
 /// # Errors
-/// Where the path cannot be made or followed.
+/// `InvalidArgument` where no directory can ever be at the path: it leads below a file or round in circles, or is too
+/// long. Otherwise where the path cannot be made or followed.
 pub fn mount_source_blocking(
     host_path: &Path,
     wants_peers: bool,
 ) -> Result<(PathBuf, SourcePropagation)> {
     let what = || format!("host path {} of a mount", host_path.display());
     let resolved = match host_path.canonicalize() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            super::files::make_dir_blocking(host_path, 0o755)?;
-            host_path.canonicalize()
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(host_path)
+            .and_then(|()| std::fs::set_permissions(host_path, Permissions::from_mode(0o755)))
+            .and_then(|()| host_path.canonicalize()),
         resolved => resolved,
-    }
-    .sys(what)?;
+    };
+    let resolved = match resolved {
+        Err(error) if leads_nowhere(&error) => {
+            return Err(Error::new(Kind::InvalidArgument, what()).caused_by(error));
+        }
+        resolved => resolved.sys(what)?,
+    };
     let peers = if wants_peers {
         let table = mounts::table_blocking()?;
         mounts::containing(&table, &resolved)
@@ -161,7 +182,7 @@ fn proc_text(pid: Pid, file: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -239,6 +260,25 @@ mod tests {
 
         assert!(has_hugetlb(&with, CgroupVersion::V1));
         assert!(!has_hugetlb(&without, CgroupVersion::V1));
+    }
+
+    #[test]
+    fn a_mount_source_that_can_never_be_is_the_callers_mistake() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        symlink("ring", dir.path().join("ring")).unwrap();
+        symlink("nowhere", dir.path().join("dangling")).unwrap();
+
+        for path in [
+            "file/below",
+            "ring",
+            "ring/below",
+            "dangling",
+            &"x".repeat(300),
+        ] {
+            let error = mount_source_blocking(&dir.path().join(path), false).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidArgument, "{path}: {error}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -116,24 +117,55 @@ pub fn command_blocking(pid: Pid) -> Option<String> {
 
 /// The processes whose environment at their start held `entry` (`NAME=value`); kernel threads have none.
 ///
+/// A process in the middle of `execve` shows no environment for a moment, though it has one: those that show none are
+/// asked again a few times.
+///
 /// # Errors
 /// Where `/proc` cannot be listed. Processes that end meanwhile are left out.
 pub fn with_environment_blocking(entry: &str) -> Result<Vec<Pid>> {
-    const ENVIRONMENT_CAP: u64 = 256 * 1024;
+    const LOOKS: usize = 4;
+    const BETWEEN: Duration = Duration::from_millis(2);
     let listed = std::fs::read_dir("/proc").sys(|| "list processes".to_owned())?;
-    let holds = |pid: &Pid| {
-        let path = PathBuf::from(format!("/proc/{pid}/environ"));
-        super::files::read_capped_blocking(&path, ENVIRONMENT_CAP).is_ok_and(|environment| {
-            environment
-                .split(|byte| *byte == 0)
-                .any(|present| present == entry.as_bytes())
-        })
-    };
-    Ok(listed
+    let mut asked: Vec<Pid> = listed
         .filter_map(|process| process.ok()?.file_name().to_str()?.parse().ok())
         .map(Pid)
-        .filter(holds)
-        .collect())
+        .collect();
+    let mut found = Vec::new();
+    for look in 0..LOOKS {
+        if look > 0 {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "callers keep this off the runtime"
+            )]
+            std::thread::sleep(BETWEEN);
+        }
+        asked.retain(|pid| match environment_blocking(*pid) {
+            Some(environment) if environment.is_empty() => has_program_blocking(*pid),
+            Some(environment) => {
+                let mut entries = environment.split(|byte| *byte == 0);
+                if entries.any(|present| present == entry.as_bytes()) {
+                    found.push(*pid);
+                }
+                false
+            }
+            None => false,
+        });
+        if asked.is_empty() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn environment_blocking(pid: Pid) -> Option<Vec<u8>> {
+    const ENVIRONMENT_CAP: u64 = 256 * 1024;
+    let path = PathBuf::from(format!("/proc/{pid}/environ"));
+    super::files::read_capped_blocking(&path, ENVIRONMENT_CAP).ok()
+}
+
+// Kernel threads and zombies have none.
+fn has_program_blocking(pid: Pid) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
 /// A handle on one process: neither its end nor the reuse of its pid makes it mean another.

@@ -100,7 +100,10 @@ impl House {
         Self {
             world: World::new(),
             network: Arc::new(FakeNetwork::new()),
-            dir: tempfile::tempdir().unwrap(),
+            // In memory where there is such a place: the tests write and sync thousands of files.
+            dir: tempfile::tempdir_in("/dev/shm")
+                .or_else(|_not_here| tempfile::tempdir())
+                .unwrap(),
         }
     }
 
@@ -113,7 +116,8 @@ impl House {
             .unwrap();
         runtime.block_on(async {
             let home = self.open(pod);
-            home.deps.supervisor.watch("pace", keep_pace());
+            let pace = keep_pace(home.deps.facts.clone());
+            home.deps.supervisor.watch("pace", pace);
             life(&home).await
         })
     }
@@ -207,13 +211,18 @@ fn files_below(dir: &Path, into: &mut Vec<String>) {
     }
 }
 
-/// A virtual 100 ms cost a real one, in which time stands still: what waits for a thread is not timed out.
-async fn keep_pace() {
+/// A virtual 100 ms cost a real one, and whatever the journal takes, in which time stands still: what waits for a thread
+/// is not timed out.
+async fn keep_pace(facts: Facts) {
     loop {
         tokio::time::sleep(PACE.0).await;
+        let facts = facts.clone();
         #[expect(clippy::disallowed_methods, reason = "real time is what is waited for")]
-        let paced = tokio::task::spawn_blocking(|| std::thread::sleep(PACE.1)).await;
-        if paced.is_err() {
+        let paced = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(PACE.1);
+            facts.settle_blocking();
+        });
+        if paced.await.is_err() {
             return;
         }
     }

@@ -1,5 +1,6 @@
-//! containerd dies, hangs and comes back: readers notice nothing, changes are refused at once.
+//! containerd dies, hangs and comes back, perhaps as another version: readers notice nothing, changes are refused at once.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -8,8 +9,11 @@ use tonic::Code;
 
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::Node;
+use crate::node::{Daemon, Node, layout};
 use crate::pods::{fails, pod, sleeper};
+
+/// Where the node-conformance lane puts the containerd that it builds, with its shim beside it.
+const NEWER: &str = "/var/cache/podwright-critest/bin/containerd-v2.3.4/containerd";
 
 pub(super) const CASES: &[Case] = &[
     Case::new("backend.a_killed_containerd_comes_back", |node| {
@@ -19,6 +23,10 @@ pub(super) const CASES: &[Case] = &[
         Box::pin(frozen(node))
     })
     .within(240),
+    Case::new("backend.another_version_takes_over", |node| {
+        Box::pin(replaced(node))
+    })
+    .wants(&[NEWER]),
 ];
 
 /// What a node without its containerd does: it reads, and refuses changes before it has done any part of them.
@@ -115,6 +123,36 @@ async fn until_known(node: &Node, running: &str) -> Outcome {
             })?,
         }
     }
+}
+
+async fn replaced(node: &Node) -> Outcome {
+    let config = pod(node, "p");
+    let first = node.run_pod(&config).await?;
+    let id = node.run(&first, &config, &sleeper("c")).await?;
+    let newer = Daemon::new(NEWER, &node.home)
+        .args(["--config".into(), node.home.join("containerd.toml")])
+        .ready_when_answering(layout::CONTAINERD_SOCKET);
+
+    node.containerd.stop().await?;
+    // Its own shim must be found before the distribution's.
+    let folder = Path::new(NEWER).parent().unwrap_or(Path::new("/"));
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH")?);
+    newer.start_with(&[("PATH", &path)]).await?;
+    let outcome = with_newer(node, &id).await;
+    newer.stop().await?;
+    node.containerd.start().await?;
+    node.until_ready().await?;
+    outcome
+}
+
+async fn with_newer(node: &Node, id: &str) -> Outcome {
+    back(node, id).await?;
+    let config = node.home.join("podwright.toml");
+    let text = node
+        .cli(&["doctor", "--config", &config.to_string_lossy()])
+        .await?;
+    ensure(text.contains("2.3.4 answers"), || text)?;
+    super::super::node::leaks::remove_pods(node).await
 }
 
 /// Repeats a call that may find containerd away for as long as it takes to notice that it is back.

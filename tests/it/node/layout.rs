@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::registry;
 use crate::case::Outcome;
 
-pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+pub(crate) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 pub(crate) const PODWRIGHT_SOCKET: &str = "/run/podwright/podwright.sock";
 /// Addresses that host-local has given away, a file each.
 pub(super) const CNI_ADDRESSES: &str = "/var/lib/cni/networks/pods";
