@@ -5,7 +5,7 @@ PROFILE := --profile ci --locked
 BENCH_PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test critest critest-short guest bench bench-quick check build images fmt clippy clean
+.PHONY: help demo test critest critest-short parity guest bench bench-quick check build images fmt clippy clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -40,6 +40,10 @@ critest: ## Run the upstream conformance suite against podwright; critest/README
 
 critest-short: ## The same for a dozen specs on containerd 1.6 (root)
 	@SHORT=1 CONTAINERD=$${CONTAINERD:-1.6} $(MAKE) --no-print-directory critest
+
+parity: ## Compare what podwright hands to containerd with what containerd's own CRI plugin writes (root)
+	@deploy/setup test
+	@$(CARGO) test $(PROFILE) --test parity
 
 check: ## Compile everything quickly, run nothing
 	$(CARGO) check --all-targets --locked
