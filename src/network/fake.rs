@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 
 use futures::future::BoxFuture;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::attachment::NetworkResult;
 use super::{AttachRequest, Attachment, Intent, IpPreference, Network, NetworkStatus, conflist};
@@ -123,6 +123,10 @@ impl Network for FakeNetwork {
             None => NetworkStatus::ready(),
             Some(trouble) => NetworkStatus::not_ready(trouble),
         }
+    }
+
+    fn shown(&self) -> Value {
+        Value::Null
     }
 
     fn plan(&self, request: &AttachRequest<'_>) -> Result<Intent> {

@@ -25,6 +25,7 @@ mod orphans;
 mod plugin;
 mod result;
 mod settings;
+mod shown;
 mod survey;
 #[cfg(test)]
 mod testing;
@@ -33,6 +34,7 @@ mod visit;
 mod watch;
 
 use futures::future::BoxFuture;
+use serde_json::Value;
 
 pub use attachment::{AttachedInterface, AttachedIp, Attachment};
 pub use cni::Cni;
@@ -47,6 +49,9 @@ use crate::model::Result;
 pub trait Network: Send + Sync {
     /// Whether new sandboxes can be attached, and if not why; never waits.
     fn status(&self) -> NetworkStatus;
+
+    /// The configuration of the moment, for people; never waits. Null where there is none.
+    fn shown(&self) -> Value;
 
     /// Fixes what is going to be attached. Make it durable before [`Network::add`].
     ///

@@ -64,19 +64,25 @@ impl NodeIdentity {
         }
         let network = self.network.status();
         let operations = self.deps.live.snapshot().len();
-        BTreeMap::from([
+        let load = if network.ready {
+            "OK".to_owned()
+        } else {
+            network.message
+        };
+        let mut info = BTreeMap::from([
             ("config".to_owned(), shown.to_string()),
-            (
-                "lastCNILoadStatus".to_owned(),
-                if network.ready {
-                    "OK".to_owned()
-                } else {
-                    network.message
-                },
-            ),
+            ("lastCNILoadStatus".to_owned(), load.clone()),
+            // All handlers share one configuration.
+            ("lastCNILoadStatus.default".to_owned(), load),
             ("containerd".to_owned(), format!("{:?}", self.link.state())),
             ("liveOperations".to_owned(), operations.to_string()),
-        ])
+        ]);
+        // crictl fails on a value that begins like an object and is none, so nothing stands for nothing.
+        let networks = self.network.shown();
+        if networks.is_object() {
+            info.insert("cniconfig".to_owned(), networks.to_string());
+        }
+        info
     }
 }
 

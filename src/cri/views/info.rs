@@ -29,7 +29,7 @@ struct SandboxInfo<'a> {
     config: Option<&'a RawValue>,
     runtime_spec: Option<&'a RawValue>,
     cni_result: Option<&'a RawValue>,
-    sandbox_metadata: SandboxMetadata<'a>,
+    sandbox_metadata: VersionedMetadata<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resources: Option<cri::LinuxContainerResources>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,13 +39,22 @@ struct SandboxInfo<'a> {
     stuck_steps: &'a [String],
 }
 
-/// The part of containerd's sandbox metadata that tools read here; the rest stands beside it.
+/// containerd's sandbox metadata, as it stores it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct VersionedMetadata<'a> {
+    version: &'static str,
+    metadata: SandboxMetadata<'a>,
+}
+
 #[derive(Serialize)]
 struct SandboxMetadata<'a> {
     #[serde(rename = "ID")]
     id: &'a str,
     #[serde(rename = "Name")]
     name: String,
+    #[serde(rename = "Config")]
+    config: Option<&'a RawValue>,
     #[serde(rename = "NetNSPath")]
     netns_path: String,
     #[serde(rename = "IP")]
@@ -124,11 +133,12 @@ pub(in crate::cri) fn sandbox(
     })
 }
 
-fn sandbox_metadata(view: &SandboxView) -> SandboxMetadata<'_> {
+fn sandbox_metadata(view: &SandboxView) -> VersionedMetadata<'_> {
     let netns = view.netns.as_ref();
-    SandboxMetadata {
+    let metadata = SandboxMetadata {
         id: view.id.as_str(),
         name: view.config.identity.reserved_name(),
+        config: raw(&view.record),
         netns_path: netns
             .map(|path| path.display().to_string())
             .unwrap_or_default(),
@@ -136,6 +146,10 @@ fn sandbox_metadata(view: &SandboxView) -> SandboxMetadata<'_> {
         additional_ips: view.ips.get(1..).filter(|more| !more.is_empty()),
         runtime_handler: &view.handler,
         cni_result: raw(&view.cni_result),
+    };
+    VersionedMetadata {
+        version: "v1",
+        metadata,
     }
 }
 

@@ -238,7 +238,9 @@ fn verbose_info_is_one_json_object_with_the_stored_texts_inside() {
         read["runtimeOptions"],
         serde_json::json!({"binary_name": "/usr/bin/crun", "systemd_cgroup": true})
     );
-    let metadata = &read["sandboxMetadata"];
+    assert_eq!(read["sandboxMetadata"]["Version"], "v1");
+    let metadata = &read["sandboxMetadata"]["Metadata"];
+    assert_eq!(metadata["Config"]["metadata"]["name"], "web");
     assert_eq!(metadata["NetNSPath"], "/run/netns/x");
     assert_eq!(metadata["IP"], "10.0.0.5");
     assert_eq!(metadata["AdditionalIPs"][0], "fd00::5");

@@ -166,6 +166,10 @@ impl Network for Cni {
         self.configs.status()
     }
 
+    fn shown(&self) -> Value {
+        self.configs.shown()
+    }
+
     fn plan(&self, request: &AttachRequest<'_>) -> Result<Intent> {
         Intent::plan(request, &self.configs.networks()?)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use serde_json::Map;
+use serde_json::{Map, Value};
 use tokio::io::Interest;
 use tokio::time::Instant;
 
@@ -16,6 +16,7 @@ use super::conflist::{self, NetworkConfig};
 use super::input;
 use super::plugin::{Call, Runner, Verb, blocking};
 use super::settings::{NetworkSettings, SharedNetworkSettings};
+use super::shown;
 use crate::model::{Context, Error, Result};
 use crate::sys::errno::SysContext;
 use crate::sys::readiness;
@@ -67,6 +68,14 @@ impl Configs {
         match trouble {
             None => NetworkStatus::ready(),
             Some(text) => NetworkStatus::not_ready(format!("Network plugin returns error: {text}")),
+        }
+    }
+
+    /// The configuration of the moment, for people; null where none could be loaded.
+    pub(super) fn shown(&self) -> Value {
+        match self.loaded.load().as_ref() {
+            Ok(networks) => shown::shown(&self.settings.load(), networks),
+            Err(_shown_by_status) => Value::Null,
         }
     }
 
