@@ -5,7 +5,7 @@ PROFILE := --profile ci --locked
 BENCH_PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test critest critest-short parity guest bench bench-quick check build images fmt clippy clean
+.PHONY: help demo test critest critest-short crictl parity guest bench bench-quick check build images fmt clippy clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -40,6 +40,11 @@ critest: ## Run the upstream conformance suite against podwright; critest/README
 
 critest-short: ## The same for a dozen specs on containerd 1.6 (root)
 	@SHORT=1 CONTAINERD=$${CONTAINERD:-1.6} $(MAKE) --no-print-directory critest
+
+crictl: ## Use every command of crictl, and compare the answers with those of containerd's own CRI plugin (root)
+	@deploy/setup critest
+	@$(CARGO) build $(PROFILE) --bin podwright
+	@critest/crictl "$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/ci/podwright"
 
 parity: ## Compare what podwright hands to containerd with what containerd's own CRI plugin writes (root)
 	@deploy/setup test
