@@ -44,6 +44,31 @@ impl RemoteTasks {
         let reply = self.0.call_unlimited(step, stub.wait(request)).await?;
         Ok(convert::exit(reply.exit_status, reply.exited_at))
     }
+
+    async fn delete_once(&self, id: &str, exec: Option<&ExecId>) -> Result<Exit> {
+        let mut stub = self.stub();
+        let step = process_step(
+            "delete task of container",
+            "delete exec in container",
+            id,
+            exec,
+        );
+        let container_id = id.to_owned();
+        let reply = if exec.is_some() {
+            let request = self.0.request(DeleteProcessRequest {
+                container_id,
+                exec_id: exec_text(exec),
+            });
+            self.0
+                .call(step, limits::TASK, stub.delete_process(request))
+                .await
+        } else {
+            let request = self.0.request(DeleteTaskRequest { container_id });
+            self.0.call(step, limits::TASK, stub.delete(request)).await
+        };
+        let reply = reply.map_err(wrong_state)?;
+        Ok(convert::exit(reply.exit_status, reply.exited_at))
+    }
 }
 
 impl Tasks for RemoteTasks {
@@ -135,30 +160,7 @@ impl Tasks for RemoteTasks {
     }
 
     fn delete<'a>(&'a self, id: &'a str, exec: Option<&'a ExecId>) -> BoxFuture<'a, Result<Exit>> {
-        Box::pin(async move {
-            let mut stub = self.stub();
-            let step = process_step(
-                "delete task of container",
-                "delete exec in container",
-                id,
-                exec,
-            );
-            let container_id = id.to_owned();
-            let reply = if exec.is_some() {
-                let request = self.0.request(DeleteProcessRequest {
-                    container_id,
-                    exec_id: exec_text(exec),
-                });
-                self.0
-                    .call(step, limits::TASK, stub.delete_process(request))
-                    .await
-            } else {
-                let request = self.0.request(DeleteTaskRequest { container_id });
-                self.0.call(step, limits::TASK, stub.delete(request)).await
-            };
-            let reply = reply.map_err(wrong_state)?;
-            Ok(convert::exit(reply.exit_status, reply.exited_at))
-        })
+        Box::pin(past_closed_shim(move || self.delete_once(id, exec)))
     }
 
     fn exec<'a>(&'a self, request: &'a ExecRequest) -> BoxFuture<'a, Result<()>> {
@@ -361,6 +363,26 @@ mod tests {
 
         assert_eq!(answer.unwrap_err().kind(), Kind::Unknown);
         assert_eq!(asked.get(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_said_after_a_shim_closed_is_the_answer() {
+        let asked = Cell::new(0);
+        let answer: Result<()> = past_closed_shim(|| {
+            asked.set(asked.get() + 1);
+            let first = asked.get() == 1;
+            async move {
+                Err(if first {
+                    Error::new(Kind::Unknown, "failed to delete task: ttrpc: closed")
+                } else {
+                    Error::not_found("no running task found")
+                })
+            }
+        })
+        .await;
+
+        assert_eq!(answer.unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(asked.get(), 2);
     }
 
     #[tokio::test]
