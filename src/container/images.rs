@@ -13,7 +13,7 @@ pub struct LocalImage {
     pub reference: String,
     /// Its first tag; `None` where it has none.
     pub tag: Option<String>,
-    /// The record that keeps its content: containerd's record of the container refers to it.
+    /// Its name in containerd, a tag where it has one: what containerd's record of the container and the spec say.
     pub record: String,
     /// Chain ID of its top layer; empty for an image without layers.
     pub chain_id: String,

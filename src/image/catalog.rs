@@ -236,7 +236,7 @@ mod tests {
         );
         assert_eq!(views[0].repo_digests, [by_digest]);
         assert!(views[0].pinned);
-        assert_eq!(views[0].record(), one);
+        assert_eq!(views[0].display_name(), "docker.io/library/busybox:1");
     }
 
     #[test]

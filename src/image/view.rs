@@ -70,19 +70,11 @@ impl ImageView {
             .map_or_else(|| self.id.as_str(), String::as_str)
     }
 
-    /// A tag where there is one, else the reference.
+    /// A tag where there is one, else the reference. It names a record in containerd, and tools that read a container's
+    /// record (cAdvisor, nerdctl) show it to people.
     pub fn display_name(&self) -> &str {
         self.repo_tags
             .first()
             .map_or_else(|| self.reference(), String::as_str)
-    }
-
-    /// A record in containerd that keeps the image's content: the id's own where it exists.
-    pub fn record(&self) -> &str {
-        self.names
-            .iter()
-            .find(|name| name.as_str() == self.id.as_str())
-            .or_else(|| self.names.first())
-            .map_or_else(|| self.id.as_str(), String::as_str)
     }
 }

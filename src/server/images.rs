@@ -150,7 +150,7 @@ impl LocalImages for ImageDesk {
             id: view.id.to_string(),
             reference: view.reference().to_owned(),
             tag: view.repo_tags.first().cloned(),
-            record: view.record().to_owned(),
+            record: view.display_name().to_owned(),
             chain_id: view
                 .chain_id
                 .as_ref()
