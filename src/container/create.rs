@@ -304,13 +304,6 @@ impl Making<'_> {
         spec_json: Arc<str>,
     ) -> Result<ContainerView> {
         let config = &self.request.config;
-        let image_signal = || {
-            image
-                .defaults
-                .stop_signal
-                .as_ref()
-                .and_then(|text| text.parse().ok())
-        };
         Ok(ContainerView {
             id: self.id.clone(),
             sandbox: self.key.sandbox.clone(),
@@ -333,16 +326,19 @@ impl Making<'_> {
                 gid: built.user.gid,
                 groups: built.user.additional_gids.clone(),
             },
-            stop_signal: config
-                .stop_signal
-                .or_else(image_signal)
-                .unwrap_or(Signal::TERM),
+            stop_signal: self.asked_signal(image).unwrap_or(Signal::TERM),
             runtime_type: handler.settings.runtime_type.clone(),
             snapshotter: handler.settings.snapshotter.clone(),
             spec: spec_json,
             parked: true,
             oom_killed: false,
         })
+    }
+
+    /// The stop signal that the request or the image asks for.
+    fn asked_signal(&self, image: &LocalImage) -> Option<Signal> {
+        let of_image = || image.defaults.stop_signal.as_ref()?.parse().ok();
+        self.request.config.stop_signal.or_else(of_image)
     }
 
     fn containerd_record(
@@ -358,12 +354,7 @@ impl Making<'_> {
             image: view.image.clone(),
             user: view.user.clone(),
         };
-        let reserved = format!(
-            "{}_{}_{}",
-            self.key.identity.name,
-            self.request.pod.identity.reserved_name(),
-            self.key.identity.attempt
-        );
+        let reserved = self.key.identity.reserved_name(&self.request.pod.identity);
         Ok(ContainerRecord {
             id: self.id.to_string(),
             labels: pod_record::labels(&self.request.config.labels, pod_record::KIND_CONTAINER),
@@ -373,7 +364,7 @@ impl Making<'_> {
             spec: Some(Payload::new(Payload::SPEC, spec_json)),
             snapshotter: handler.settings.snapshotter.clone(),
             snapshot_key: self.id.to_string(),
-            extensions: record::extensions(view, &reserved, &mark)?,
+            extensions: record::extensions(view, &reserved, self.asked_signal(image), &mark)?,
             ..ContainerRecord::default()
         })
     }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::containerd::{ContainerRecord, Payload};
 use crate::index::{ContainerImage, ContainerUser, ContainerView};
-use crate::model::{Classify, Digest, Kind, Result, Timestamp};
+use crate::model::{Classify, Digest, Kind, Result, Signal, Timestamp};
 use crate::sandbox::record as pod_record;
 
 /// Name of the plugin's extension on workload containers.
@@ -90,13 +90,15 @@ struct StoredMetadata {
     config: Box<RawValue>,
 }
 
-/// Both extensions of a workload container's record; `reserved` is the plugin's name for it.
+/// Both extensions of a workload container's record; `reserved` is the plugin's name for it, `signal` the stop signal that
+/// was asked for.
 ///
 /// # Errors
 /// `Internal` where the record text is no JSON.
 pub fn extensions(
     view: &ContainerView,
     reserved: &str,
+    signal: Option<Signal>,
     mark: &ContainerMark,
 ) -> Result<BTreeMap<String, Payload>> {
     let encoding = || "encode a container's record".to_owned();
@@ -107,7 +109,7 @@ pub fn extensions(
         config: serde_json::from_str(&view.record).classify(Kind::Internal, encoding)?,
         image: &view.image.id,
         log_path: &view.log_path,
-        stop_signal: view.stop_signal.to_string(),
+        stop_signal: signal.map_or_else(String::new, |signal| signal.to_string()),
         process_label: "",
     };
     let plugin = serde_json::to_vec(&Versioned {

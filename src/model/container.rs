@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::pod::PodIdentity;
 use super::resources::Resources;
 use super::security::{
     ApparmorProfile, IdMapping, Namespaces, SeccompProfile, SelinuxOptions,
@@ -16,6 +17,16 @@ pub struct ContainerIdentity {
     pub name: String,
     /// How often it was restarted.
     pub attempt: u32,
+}
+
+impl ContainerIdentity {
+    /// The name that containerd's CRI plugin gives the container: `container_pod_namespace_uid_attempt`.
+    pub fn reserved_name(&self, pod: &PodIdentity) -> String {
+        format!(
+            "{}_{}_{}_{}_{}",
+            self.name, pod.name, pod.k8s_namespace, pod.uid, self.attempt
+        )
+    }
 }
 
 /// The container half of a CreateContainer request.
@@ -155,4 +166,25 @@ pub struct Device {
     pub host_path: String,
     /// cgroup permissions out of `r`, `w`, `m`.
     pub permissions: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserved_name_leaves_the_attempt_of_the_pod_out() {
+        let pod = PodIdentity {
+            name: "web-1".into(),
+            k8s_namespace: "default".into(),
+            uid: "u-1".into(),
+            attempt: 7,
+        };
+        let container = ContainerIdentity {
+            name: "nginx".into(),
+            attempt: 2,
+        };
+
+        assert_eq!(container.reserved_name(&pod), "nginx_web-1_default_u-1_2");
+    }
 }
