@@ -65,10 +65,12 @@ struct SandboxMetadata<'a> {
     runtime_handler: &'a str,
     #[serde(rename = "CNIResult")]
     cni_result: Option<&'a RawValue>,
+    #[serde(rename = "ProcessLabel")]
+    process_label: &'static str,
 }
 
 /// The runc shim's options that we set, under the interface's own names.
-#[derive(Serialize)]
+#[derive(PartialEq, Eq, Default, Serialize)]
 struct RuncOptions {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     no_new_keyring: bool,
@@ -146,6 +148,7 @@ fn sandbox_metadata(view: &SandboxView) -> VersionedMetadata<'_> {
         additional_ips: view.ips.get(1..).filter(|more| !more.is_empty()),
         runtime_handler: &view.handler,
         cni_result: raw(&view.cni_result),
+        process_label: "",
     };
     VersionedMetadata {
         version: "v1",
@@ -153,19 +156,20 @@ fn sandbox_metadata(view: &SandboxView) -> VersionedMetadata<'_> {
     }
 }
 
-/// The shim's options in words; `None` for shims that get none, or others than runc's.
+/// The shim's options in words; `None` for shims that get none, or others than runc's, or the defaults.
 fn runtime_options(handler: Option<&RuntimeHandler>) -> Option<RuncOptions> {
     let payload = handler?.options.as_ref()?;
     if payload.type_url != Payload::RUNC_OPTIONS {
         return None;
     }
     let options = runc::Options::decoded(&payload.value)?;
-    Some(RuncOptions {
+    let options = RuncOptions {
         no_new_keyring: options.no_new_keyring,
         binary_name: options.binary_name,
         root: options.root,
         systemd_cgroup: options.systemd_cgroup,
-    })
+    };
+    (options != RuncOptions::default()).then_some(options)
 }
 
 /// The info of a container; nothing unless `verbose`. `handler` is its sandbox's.
