@@ -23,7 +23,6 @@ mod case {
     pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 }
 #[path = "../it/client.rs"]
-#[expect(dead_code, reason = "the images are imported otherwise")]
 mod client;
 #[path = "../bench/pause_image.rs"]
 mod pause_image;

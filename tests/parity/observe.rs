@@ -1,5 +1,6 @@
 //! Reads back what came of a request: containerd's record, the server's answers, and the files.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -50,6 +51,44 @@ impl Endpoint {
         Ok(tree)
     }
 
+    /// What the server says of the node and of an image.
+    pub(crate) async fn node(&self, image: &str) -> Outcome<Value> {
+        let (mut runtime, mut images) = (self.cri.runtime.clone(), self.cri.images.clone());
+        let request = cri::StatusRequest { verbose: true };
+        let status = runtime.status(request).await?.into_inner();
+        let request = cri::RuntimeConfigRequest::default();
+        let config = runtime.runtime_config(request).await?.into_inner();
+        let spec = cri::ImageSpec {
+            image: image.to_owned(),
+            ..Default::default()
+        };
+        let request = cri::ImageStatusRequest {
+            image: Some(spec.clone()),
+            verbose: true,
+        };
+        let of_image = images.image_status(request).await?.into_inner();
+        let request = cri::ListImagesRequest {
+            filter: Some(cri::ImageFilter { image: Some(spec) }),
+        };
+        let listed = images.list_images(request).await?.into_inner();
+        let mut told = info(&status.info);
+        if let Some(config) = told.get_mut("config") {
+            // Each server has a configuration of its own; this is what clients read of it.
+            let read_by_critest = config.get("stateDir").cloned();
+            *config = json!({"stateDir": read_by_critest});
+        }
+        Ok(json!({
+            "status": status.status,
+            "handlers": status.runtime_handlers,
+            "features": status.features,
+            "info": told,
+            "config": config,
+            "image": of_image.image,
+            "image_info": info(&of_image.info),
+            "images": listed.images,
+        }))
+    }
+
     pub(crate) async fn pod_status(&self, id: &str) -> Outcome<Value> {
         let request = cri::PodSandboxStatusRequest {
             pod_sandbox_id: id.to_owned(),
@@ -66,7 +105,7 @@ impl Endpoint {
         let listed = self.cri.runtime.clone().list_pod_sandbox(request).await?;
         Ok(json!({
             "status": reply.status,
-            "info": info(&reply.info)?,
+            "info": info(&reply.info),
             "containers_statuses": reply.containers_statuses.len(),
             "timestamp": reply.timestamp,
             "listed": listed.into_inner().items,
@@ -90,7 +129,7 @@ impl Endpoint {
         let log = reply.status.as_ref().map(|status| status.log_path.clone());
         Ok(json!({
             "status": reply.status,
-            "info": info(&reply.info)?,
+            "info": info(&reply.info),
             "listed": listed.into_inner().containers,
             "log": log_file(&log.unwrap_or_default()),
         }))
@@ -98,12 +137,13 @@ impl Endpoint {
 }
 
 /// JSON within the map becomes part of the tree.
-fn info(map: &std::collections::BTreeMap<String, String>) -> Outcome<Value> {
+fn info(map: &BTreeMap<String, String>) -> Value {
     let mut tree = Map::new();
     for (key, text) in map {
-        tree.insert(key.clone(), serde_json::from_str(text)?);
+        let value = serde_json::from_str(text).unwrap_or_else(|_plain| json!(text));
+        tree.insert(key.clone(), value);
     }
-    Ok(Value::Object(tree))
+    Value::Object(tree)
 }
 
 fn extensions(record: &Record) -> Outcome<Value> {

@@ -47,6 +47,8 @@ pub(crate) fn all() -> Outcome {
 struct Tally {
     requests: usize,
     differences: Vec<Difference>,
+    /// The requests that both servers refused.
+    refused: Vec<String>,
     seconds: f32,
 }
 
@@ -64,6 +66,11 @@ async fn compare_all(ours: &Endpoint, theirs: &Endpoint) -> Outcome<Tally> {
     pods.compare(&shelter, None, &mut tally).await?;
     let Pair(our_shelter, their_shelter) = pods;
     let home = (our_shelter.id()?, their_shelter.id()?);
+    for image in [generate::IMAGE, generate::RICH_IMAGE] {
+        let (a, b) = tokio::try_join!(ours.node(image), theirs.node(image))?;
+        let (a, b) = (Words::of(ours).apply(&a), Words::of(theirs).apply(&b));
+        tally.add(&format!("node/{image}"), a, b);
+    }
     for request in all.iter().filter(|request| request.name.starts_with(&only)) {
         let (a, b) = tokio::try_join!(Visit::begin(ours, request), Visit::begin(theirs, request))?;
         let mut pair = Pair(a, b);
@@ -267,7 +274,7 @@ impl Pair<'_> {
             }
         }
         let (a, b) = tokio::try_join!(ours.pod_tree(), theirs.pod_tree())?;
-        tally.differences.extend(differences(&request.name, a, b));
+        tally.add(&request.name, a, b);
         let (our_pod, their_pod) = match (&ours.pod, &theirs.pod, shelter) {
             (Ok(a), Ok(b), _) => (a.clone(), b.clone()),
             (Err(_), Err(_), Some((a, b))) => (a.to_owned(), b.to_owned()),
@@ -281,7 +288,7 @@ impl Pair<'_> {
                 theirs.container_tree(request, container, &their_pod)
             )?;
             let name = format!("{}/{}", request.name, container.name);
-            tally.differences.extend(differences(&name, a, b));
+            tally.add(&name, a, b);
         }
         Ok(())
     }
@@ -290,26 +297,32 @@ impl Pair<'_> {
         let (a, b) = tokio::try_join!(self.0.end(), self.1.end())?;
         if let (Some(a), Some(b)) = (a, b) {
             let name = format!("{}/stopped", request.name);
-            tally.differences.extend(differences(&name, a, b));
+            tally.add(&name, a, b);
         }
         Ok(())
     }
 }
 
-/// Where the two trees differ. Of what only one server made there is nothing to compare but that.
-fn differences(request: &str, ours: Value, theirs: Value) -> Vec<Difference> {
-    let is_refused = |tree: &Value| tree.get("refused").is_some();
-    let brief = |tree: Value| {
-        if is_refused(&tree) {
-            tree
-        } else {
-            json!({"refused": null})
+impl Tally {
+    /// Notes where the two trees differ. Of what only one server made there is nothing to compare but that.
+    fn add(&mut self, request: &str, ours: Value, theirs: Value) {
+        let is_refused = |tree: &Value| tree.get("refused").is_some();
+        if is_refused(&ours) && is_refused(&theirs) {
+            self.refused.push(request.to_owned());
         }
-    };
-    if is_refused(&ours) == is_refused(&theirs) {
-        compare::trees(request, &ours, &theirs)
-    } else {
-        compare::trees(request, &brief(ours), &brief(theirs))
+        let brief = |tree: Value| {
+            if is_refused(&tree) {
+                tree
+            } else {
+                json!({"refused": null})
+            }
+        };
+        let found = if is_refused(&ours) == is_refused(&theirs) {
+            compare::trees(request, &ours, &theirs)
+        } else {
+            compare::trees(request, &brief(ours), &brief(theirs))
+        };
+        self.differences.extend(found);
     }
 }
 
@@ -354,6 +367,17 @@ fn report(tally: Tally) -> Outcome {
     for (path, differences) in &places {
         show(path, differences);
     }
+    let refused = tally.refused.len();
+    let unexpected = table.sift_refusals(tally.refused);
+    for request in &unexpected {
+        say(&format!(
+            "{request}: both servers refuse it, so that it shows nothing"
+        ));
+    }
+    say(&format!(
+        "parity: {refused} requests refused by both, all but {} for a reason that is known",
+        unexpected.len()
+    ));
     let unused = if std::env::var_os(ONLY).is_some() {
         Vec::new()
     } else {
@@ -368,10 +392,10 @@ fn report(tally: Tally) -> Outcome {
         "parity: {} requests, {fields} fields, {} differences accepted, {} new ({:.0} s)",
         tally.requests,
         table.len(),
-        places.len(),
+        places.len() + unexpected.len(),
         tally.seconds
     ));
-    if places.is_empty() && unused.is_empty() {
+    if places.is_empty() && unexpected.is_empty() && unused.is_empty() {
         return Ok(());
     }
     Err("there are new differences, or entries without any".into())

@@ -1,5 +1,7 @@
 //! The differences that are meant, a reason each: `accepted.toml`.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use crate::case::Outcome;
@@ -13,6 +15,37 @@ const ACCEPTED: &str = include_str!("accepted.toml");
 #[serde(deny_unknown_fields)]
 pub(crate) struct Table {
     accepted: Vec<Entry>,
+    refused: Vec<Refusal>,
+}
+
+/// Requests that both servers refuse, so that nothing of them can be compared but the code.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refusal {
+    request: String,
+    reason: String,
+    r#where: Option<Machine>,
+    #[serde(skip)]
+    hits: usize,
+}
+
+/// What a difference hangs on. Elsewhere its entry does not count.
+#[derive(Clone, Copy, Deserialize)]
+enum Machine {
+    #[serde(rename = "cgroup v1")]
+    FirstCgroups,
+    #[serde(rename = "no AppArmor")]
+    NoAppArmor,
+}
+
+impl Machine {
+    fn is_here(self) -> bool {
+        let has = |path: &str| Path::new(path).exists();
+        match self {
+            Self::FirstCgroups => !has("/sys/fs/cgroup/cgroup.controllers"),
+            Self::NoAppArmor => !has("/sys/kernel/security/apparmor"),
+        }
+    }
 }
 
 /// One kind of difference. In every text but the reason, `*` stands for anything.
@@ -29,6 +62,7 @@ struct Entry {
     #[serde(default = "anything")]
     theirs: String,
     reason: String,
+    r#where: Option<Machine>,
     #[serde(skip)]
     hits: usize,
 }
@@ -39,12 +73,17 @@ fn anything() -> String {
 
 impl Table {
     pub(crate) fn read() -> Outcome<Self> {
-        let table: Self = toml::from_str(ACCEPTED)?;
-        for entry in &table.accepted {
-            ensure(entry.reason.len() > 20, || {
-                format!("accepted.toml: {}: the reason says too little", entry.path)
+        let mut table: Self = toml::from_str(ACCEPTED)?;
+        let of_differences = table.accepted.iter().map(|e| (&e.path, &e.reason));
+        let of_refusals = table.refused.iter().map(|e| (&e.request, &e.reason));
+        for (what, reason) in of_differences.chain(of_refusals) {
+            ensure(reason.len() > 20, || {
+                format!("accepted.toml: {what}: the reason says too little")
             })?;
         }
+        let is_here = |machine: Option<Machine>| machine.is_none_or(Machine::is_here);
+        table.accepted.retain(|entry| is_here(entry.r#where));
+        table.refused.retain(|entry| is_here(entry.r#where));
         Ok(table)
     }
 
@@ -72,12 +111,30 @@ impl Table {
             .collect()
     }
 
+    /// Takes out the requests that both servers may refuse, and returns the rest.
+    pub(crate) fn sift_refusals(&mut self, found: Vec<String>) -> Vec<String> {
+        found
+            .into_iter()
+            .filter(|request| {
+                let mut is_expected = false;
+                for entry in &mut self.refused {
+                    if matches(&entry.request, request) {
+                        entry.hits += 1;
+                        is_expected = true;
+                    }
+                }
+                !is_expected
+            })
+            .collect()
+    }
+
     /// The entries that nothing fitted: they have to go.
     pub(crate) fn unused(&self) -> Vec<String> {
-        self.accepted
-            .iter()
-            .filter(|entry| entry.hits == 0)
+        let differences = self.accepted.iter().filter(|entry| entry.hits == 0);
+        let refusals = self.refused.iter().filter(|entry| entry.hits == 0);
+        differences
             .map(|entry| format!("request {:?}, path {:?}", entry.request, entry.path))
+            .chain(refusals.map(|entry| format!("request {:?}, refused", entry.request)))
             .collect()
     }
 }

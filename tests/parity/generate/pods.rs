@@ -2,7 +2,9 @@
 
 use podwright::wire::cri;
 
-use super::{CGROUP, LOGS, MODES, Request, VARIANTS, first_id, map, mappings, resources, unified};
+use super::{
+    CGROUP, Container, LOGS, MODES, Request, VARIANTS, first_id, map, mappings, resources, unified,
+};
 
 pub(super) fn all() -> Vec<Request> {
     let mut all = vec![
@@ -39,6 +41,7 @@ pub(super) fn all() -> Vec<Request> {
     all.push(Request::new("handler-named", |_pod| {}).handler("runc"));
     all.push(Request::new("handler-unknown", |_pod| {}).handler("nowhere"));
     all.push(annotated());
+    all.push(without_userns());
     all.push(Request::new("handler-options", |_pod| {}).handler("options"));
     all.extend(namespaces());
     all
@@ -124,6 +127,23 @@ fn windows(n: i64, mode: cri::NamespaceMode) -> cri::WindowsPodSandboxConfig {
             }),
         }),
     }
+}
+
+/// A pod that says that it wants no user namespace, a container that says so, too, and one that says nothing.
+fn without_userns() -> Request {
+    let options = cri::NamespaceOption {
+        userns_options: Some(cri::UserNamespace {
+            mode: cri::NamespaceMode::Node.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let alike = options.clone();
+    let alike = Container::secure("alike", move |s| s.namespace_options = Some(alike));
+    Request::new("userns-none", |pod| {
+        security(pod).namespace_options = Some(options)
+    })
+    .with(vec![alike, Container::new("silent", |_config| {})])
 }
 
 /// Each kind of namespace in each mode, and user namespaces, which few machines can make.
