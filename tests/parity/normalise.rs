@@ -48,6 +48,8 @@ impl Words {
                 "<state>",
             ),
             (String::from("/var/run/netns"), "/run/netns"),
+            (String::from("/etc/cni/net.d"), "<networks>"),
+            (String::from("/etc/cni/peer.d"), "<networks>"),
             (String::from("ours0"), "<bridge>"),
             (String::from("peer0"), "<bridge>"),
         ];
