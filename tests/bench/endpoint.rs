@@ -1,6 +1,7 @@
 //! What is measured: a CRI server with a containerd of its own below it.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -15,6 +16,15 @@ use crate::case::Outcome;
 use crate::client::Cri;
 use crate::{node, pause_image};
 
+/// podwright's containerd.
+pub(crate) const OURS: &str = "/run/ours/containerd.sock";
+/// The peer's containerd, which is its CRI server.
+const PEER: &str = "/run/peer/containerd.sock";
+/// podwright's own socket.
+const SERVER: &str = "/run/podwright/podwright.sock";
+/// Where both look for `hosts.toml` files.
+const HOSTS: &str = "/etc/cni/hosts";
+
 /// A running server and the daemons that it consists of.
 pub(crate) struct Endpoint {
     pub(crate) cri: Cri,
@@ -23,41 +33,53 @@ pub(crate) struct Endpoint {
     /// Logs and cgroups of its pods.
     pub(crate) home: PathBuf,
     pub(crate) cgroup_parent: String,
-    daemons: Mutex<Vec<Child>>,
+    /// The containerd below.
+    containerd: &'static str,
+    /// Where the CRI is served.
+    socket: &'static str,
+    /// The server first.
+    daemons: Mutex<Vec<Daemon>>,
+}
+
+/// A process of an endpoint, and how to start it once more.
+struct Daemon {
+    child: Child,
+    again: Command,
+    log: PathBuf,
+}
+
+impl Daemon {
+    fn start(mut again: Command, log: PathBuf) -> Outcome<Self> {
+        let child = node::daemon(&mut again, &log)?;
+        Ok(Self { child, again, log })
+    }
 }
 
 /// podwright above a containerd without a CRI plugin.
 pub(crate) async fn podwright(home: &Path) -> Outcome<Endpoint> {
     let folder = home.join("ours");
     fs::create_dir_all(&folder)?;
-    let socket = "/run/ours/containerd.sock";
     let off = "disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]";
     let containerd = containerd(&folder, "/run/ours", off)?;
     let config = folder.join("podwright.toml");
     fs::write(
         &config,
         format!(
-            "[server]\nsocket = \"/run/podwright/podwright.sock\"\nroot_dir = \"{}\"\n\
-             [containerd]\naddress = \"{socket}\"\n\
+            "[server]\nsocket = \"{SERVER}\"\nroot_dir = \"{}\"\n\
+             [containerd]\naddress = \"{OURS}\"\n\
+             [runtimes]\ndefault = \"{}\"\n\
+             [images]\nregistry_config_path = [\"{HOSTS}\"]\n\
              [cni]\nbin_dirs = [\"{}\"]\n",
             folder.join("podwright").display(),
+            oci_runtime(),
             node::cni_plugins()?
         ),
     )?;
-    until_listening(socket).await?;
-    let server = node::daemon(
-        Command::new(env!("CARGO_BIN_EXE_podwright"))
-            .args(["serve", "--config"])
-            .arg(&config),
-        &folder.join("podwright.log"),
-    )?;
-    let endpoint = Endpoint::ready(
-        &folder,
-        home,
-        "/run/podwright/podwright.sock",
-        vec![server, containerd],
-    )
-    .await?;
+    until_listening(OURS).await?;
+    let mut server = Command::new(env!("CARGO_BIN_EXE_podwright"));
+    server.args(["serve", "--config"]).arg(&config);
+    let server = Daemon::start(server, folder.join("podwright.log"))?;
+    let endpoint = Endpoint::ready(&folder, home, OURS, SERVER, vec![server, containerd]).await?;
     run(Command::new(env!("CARGO_BIN_EXE_podwright"))
         .args(["image", "import"])
         .arg(busybox()?))?;
@@ -68,22 +90,18 @@ pub(crate) async fn podwright(home: &Path) -> Outcome<Endpoint> {
 pub(crate) async fn plugin(home: &Path) -> Outcome<Endpoint> {
     let folder = home.join("peer");
     fs::create_dir_all(&folder)?;
-    let socket = "/run/peer/containerd.sock";
     let containerd = containerd(&folder, "/run/peer", &plugin_settings()?)?;
-    until_listening(socket).await?;
+    until_listening(PEER).await?;
     let pause = folder.join("pause.tar");
     pause_image::write(&pause)?;
     for archive in [busybox()?, pause] {
-        run(program("ctr")
-            .args(["--address", socket, "--namespace", "k8s.io"])
-            .args(["images", "import"])
-            .arg(archive))?;
+        run(client(PEER).args(["images", "import"]).arg(archive))?;
     }
-    Endpoint::ready(&folder, home, socket, vec![containerd]).await
+    Endpoint::ready(&folder, home, PEER, PEER, vec![containerd]).await
 }
 
 /// The containerd under test: `BENCH_CONTAINERD` names the folder of another build than the one on PATH.
-fn containerd(folder: &Path, state: &str, settings: &str) -> Outcome<Child> {
+fn containerd(folder: &Path, state: &str, settings: &str) -> Outcome<Daemon> {
     let config = folder.join("containerd.toml");
     let version = if is_second_generation()? { 3 } else { 2 };
     fs::create_dir_all(state)?;
@@ -95,13 +113,24 @@ fn containerd(folder: &Path, state: &str, settings: &str) -> Outcome<Child> {
             folder.join("containerd").display()
         ),
     )?;
-    node::daemon(
-        program("containerd")
-            .arg("--config")
-            .arg(&config)
-            .env("PATH", search_path()),
-        &folder.join("containerd.log"),
-    )
+    let mut command = program("containerd");
+    command
+        .arg("--config")
+        .arg(&config)
+        .env("PATH", search_path());
+    Daemon::start(command, folder.join("containerd.log"))
+}
+
+/// containerd's own client, for what the CRI has no call for.
+fn client(socket: &str) -> Command {
+    let mut command = program("ctr");
+    command.args(["--address", socket, "--namespace", "k8s.io"]);
+    command
+}
+
+/// The OCI runtime of both: `BENCH_RUNTIME`, `runc` where that is unset.
+pub(crate) fn oci_runtime() -> String {
+    std::env::var("BENCH_RUNTIME").unwrap_or_else(|_unset| String::from("runc"))
 }
 
 fn search_path() -> String {
@@ -130,17 +159,22 @@ fn plugin_settings() -> Outcome<String> {
         "bin_dir = \"{}\"\nconf_dir = \"/etc/cni/peer.d\"\n",
         node::cni_plugins()?
     );
-    let pause = pause_image::NAME;
+    let (pause, runtime) = (pause_image::NAME, oci_runtime());
     Ok(if is_second_generation()? {
         format!(
             "[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = \"{pause}\"\n\
+             [plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = \"{HOSTS}\"\n\
              [plugins.'io.containerd.cri.v1.runtime']\nrestrict_oom_score_adj = true\n\
+             [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\
+             [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\nBinaryName = \"{runtime}\"\n\
              [plugins.'io.containerd.cri.v1.runtime'.cni]\n{cni}"
         )
     } else {
         format!(
             "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"{pause}\"\nrestrict_oom_score_adj = true\n\
+             [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"{HOSTS}\"\n\
              [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\
+             [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\nBinaryName = \"{runtime}\"\n\
              [plugins.\"io.containerd.grpc.v1.cri\".cni]\n{cni}"
         )
     })
@@ -175,35 +209,84 @@ async fn until_listening(socket: &str) -> Outcome {
     Ok(())
 }
 
+/// Waits until something listens at a TCP address.
+pub(crate) async fn until_connected(address: &str) -> Outcome {
+    let began = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        if began.elapsed() > Duration::from_secs(30) {
+            return Err(format!("nothing answers on {address}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
 impl Endpoint {
-    async fn ready(folder: &Path, home: &Path, socket: &str, daemons: Vec<Child>) -> Outcome<Self> {
-        until_listening(socket).await?;
+    async fn ready(
+        folder: &Path,
+        home: &Path,
+        containerd: &'static str,
+        socket: &'static str,
+        daemons: Vec<Daemon>,
+    ) -> Outcome<Self> {
         let cri = Cri::at(socket.as_ref())?;
+        let mut endpoint = Self {
+            cri,
+            version: String::new(),
+            home: folder.to_owned(),
+            cgroup_parent: node::cgroup_parent(home),
+            containerd,
+            socket,
+            daemons: Mutex::new(daemons),
+        };
+        endpoint.until_ready().await?;
+        let request = cri::VersionRequest::default();
+        let mut runtime = endpoint.cri.runtime.clone();
+        let version = runtime.version(request).await?.into_inner();
+        endpoint.version = format!("{} {}", version.runtime_name, version.runtime_version);
+        Ok(endpoint)
+    }
+
+    /// Waits until both conditions of Status are true, looking every 2 ms.
+    async fn until_ready(&self) -> Outcome {
         let began = Instant::now();
         loop {
             let request = cri::StatusRequest { verbose: false };
-            let reply = cri.runtime.clone().status(request).await;
+            let reply = self.cri.runtime.clone().status(request).await;
             let is_ready = reply.as_ref().is_ok_and(|reply| {
                 let status = reply.get_ref().status.as_ref();
                 status.is_some_and(|s| s.conditions.iter().take(2).all(|c| c.status))
             });
             if is_ready {
-                break;
+                return Ok(());
             }
-            if began.elapsed() > Duration::from_secs(30) {
-                return Err(format!("{socket} is not ready: {reply:?}").into());
+            if began.elapsed() > Duration::from_secs(60) {
+                return Err(format!("{} is not ready: {reply:?}", self.socket).into());
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        let request = cri::VersionRequest::default();
-        let version = cri.runtime.clone().version(request).await?.into_inner();
-        Ok(Self {
-            cri,
-            version: format!("{} {}", version.runtime_name, version.runtime_version),
-            home: folder.to_owned(),
-            cgroup_parent: node::cgroup_parent(home),
-            daemons: Mutex::new(daemons),
-        })
+    }
+
+    /// Kills the CRI server, starts it again and says how long it takes to be ready.
+    pub(crate) async fn restart(&self) -> Outcome<Duration> {
+        let began = {
+            let mut daemons = self.daemons.lock().map_err(|e| e.to_string())?;
+            let server = daemons.first_mut().ok_or("no server")?;
+            server.child.kill()?;
+            server.child.wait()?;
+            let began = Instant::now();
+            server.child = node::daemon(&mut server.again, &server.log)?;
+            began
+        };
+        self.until_ready().await?;
+        Ok(began.elapsed())
+    }
+
+    /// Has containerd collect its garbage now: it does when a lease is deleted by a caller that waits.
+    pub(crate) fn collect_garbage(&self) -> Outcome {
+        let socket = self.containerd;
+        run(client(socket).args(["leases", "create", "--id", "bench"]))?;
+        run(client(socket).args(["leases", "delete", "--sync", "bench"]))
     }
 
     /// Its processes: the CRI server, and then the containerd below it where that is another one.
@@ -211,7 +294,7 @@ impl Endpoint {
         let daemons = self.daemons.lock();
         daemons.map_or_else(
             |_poisoned| Vec::new(),
-            |daemons| daemons.iter().map(Child::id).collect(),
+            |daemons| daemons.iter().map(|daemon| daemon.child.id()).collect(),
         )
     }
 
@@ -223,8 +306,9 @@ impl Endpoint {
             .map(|mut daemons| std::mem::take(&mut *daemons))
             .unwrap_or_default();
         for mut daemon in daemons {
-            kill(Pid::from_raw(i32::try_from(daemon.id())?), Signal::SIGTERM)?;
-            tokio::task::spawn_blocking(move || daemon.wait()).await??;
+            let pid = Pid::from_raw(i32::try_from(daemon.child.id())?);
+            kill(pid, Signal::SIGTERM)?;
+            tokio::task::spawn_blocking(move || daemon.child.wait()).await??;
         }
         Ok(())
     }

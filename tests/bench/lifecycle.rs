@@ -6,7 +6,7 @@ use crate::Plan;
 use crate::case::Outcome;
 use crate::endpoint::Endpoint;
 use crate::report::{Budget, Report};
-use crate::requests::{first_line, pod};
+use crate::requests::{container, first_line, pod};
 use crate::sample::Series;
 
 /// Runs that are thrown away: caches fill, the first address is given out.
@@ -60,7 +60,7 @@ async fn one(endpoint: &Endpoint, name: &str, times: &mut Times) -> Outcome {
     let config = pod(endpoint, name);
     let began = Instant::now();
     let sandbox = timed(run, endpoint.run_pod(&config)).await?;
-    let container = timed(create, endpoint.create(&sandbox, &config)).await?;
+    let container = timed(create, endpoint.create(&sandbox, &config, container())).await?;
     timed(start, endpoint.start(&container)).await?;
     first_line(&config).await?;
     line.push(began.elapsed());

@@ -7,9 +7,9 @@ use podwright::wire::cri;
 use crate::Plan;
 use crate::case::Outcome;
 use crate::endpoint::Endpoint;
-use crate::memory;
 use crate::report::{Budget, Report};
 use crate::sample::Series;
+use crate::{latency, memory};
 
 /// Adds the rows for `size` pods.
 pub(crate) async fn measure(
@@ -31,9 +31,12 @@ pub(crate) async fn measure(
             call.time(peer, peer_pods.first(), &mut theirs).await?;
         }
         let name = format!("{} at {size} pods", call.name());
-        report.row(&name, "ms", Budget::None, &mine, &theirs);
+        report.row(&name, "ms", call.budget(), &mine, &theirs);
     }
     memory::rows(size, ours, peer, report)?;
+    if size > 0 {
+        latency::restarts(size, ours, peer, report).await?;
+    }
     empty(ours, our_pods).await?;
     empty(peer, peer_pods).await
 }
@@ -53,6 +56,14 @@ impl Call {
             Self::Containers => "ListContainers",
             Self::Status => "PodSandboxStatus",
             Self::Images => "ListImages",
+        }
+    }
+
+    /// Lists are answered from what is published.
+    fn budget(self) -> Budget {
+        match self {
+            Self::Pods | Self::Containers => Budget::Within(0.2),
+            Self::Status | Self::Images => Budget::None,
         }
     }
 

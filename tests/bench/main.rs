@@ -5,12 +5,16 @@
 //! both. Bare times say little about another machine, therefore each row ends with the ratio of the medians, its 95 %
 //! interval and the budget.
 
+mod chart;
 mod endpoint;
+mod floor;
+mod latency;
 mod lifecycle;
 mod lists;
 mod memory;
 mod node;
 mod pause_image;
+mod pull;
 mod report;
 mod requests;
 mod sample;
@@ -53,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) sizes: Vec<usize>,
     /// Calls of each reading RPC.
     pub(crate) reads: usize,
+    /// Cold pulls per endpoint.
+    pub(crate) pulls: usize,
     /// Pods started for each degree of parallelism.
     pub(crate) burst: usize,
 }
@@ -65,6 +71,7 @@ impl Plan {
                 sizes: vec![0, 20],
                 reads: 200,
                 burst: 16,
+                pulls: 2,
             }
         } else {
             Self {
@@ -72,6 +79,7 @@ impl Plan {
                 sizes: vec![0, 20, 110],
                 reads: 500,
                 burst: 64,
+                pulls: 5,
             }
         }
     }
@@ -87,9 +95,15 @@ fn measure() -> Outcome {
         let home = node::prepare()?;
         let ours = endpoint::podwright(&home).await?;
         let peer = endpoint::plugin(&home).await?;
-        let mut report = Report::new(&peer.version);
+        let mut report = Report::new(&ours.version, &peer.version, &endpoint::oci_runtime());
         say("lifecycles");
         lifecycle::measure(&plan, &ours, &peer, &mut report).await?;
+        say("the floor of an exec");
+        floor::measure(&plan, &ours, &mut report).await?;
+        say("exits");
+        latency::exits(&plan, &ours, &peer, &mut report).await?;
+        say("pulls");
+        pull::measure(&plan, &home, &ours, &peer, &mut report).await?;
         for &size in &plan.sizes {
             say(&format!("lists and memory at {size} pods"));
             lists::measure(&plan, size, &ours, &peer, &mut report).await?;

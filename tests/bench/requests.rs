@@ -32,7 +32,15 @@ pub(crate) fn pod(endpoint: &Endpoint, name: &str) -> cri::PodSandboxConfig {
 
 /// A container that prints one line, sleeps, and leaves at once when asked.
 pub(crate) fn container() -> cri::ContainerConfig {
-    let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
+    running("trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done")
+}
+
+/// A container that ends by itself, soon after its start was answered.
+pub(crate) fn short_lived() -> cri::ContainerConfig {
+    running("sleep 0.2")
+}
+
+fn running(script: &str) -> cri::ContainerConfig {
     cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata {
             name: String::from("main"),
@@ -64,10 +72,11 @@ impl Endpoint {
         &self,
         pod: &str,
         config: &cri::PodSandboxConfig,
+        container: cri::ContainerConfig,
     ) -> Outcome<String> {
         let request = cri::CreateContainerRequest {
             pod_sandbox_id: pod.to_owned(),
-            config: Some(container()),
+            config: Some(container),
             sandbox_config: Some(config.clone()),
         };
         let reply = self.cri.runtime.clone().create_container(request).await?;
@@ -115,7 +124,7 @@ impl Endpoint {
     pub(crate) async fn whole_pod(&self, name: &str) -> Outcome<(String, String)> {
         let config = pod(self, name);
         let pod = self.run_pod(&config).await?;
-        let container = self.create(&pod, &config).await?;
+        let container = self.create(&pod, &config, container()).await?;
         self.start(&container).await?;
         Ok((pod, container))
     }
