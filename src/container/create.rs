@@ -123,8 +123,12 @@ impl Containers {
             created_at,
         };
         let ceiling = self.deps.settings().operations.ceiling;
+        let run = self
+            .deps
+            .supervisor
+            .survive("CreateContainer", making.run());
         let made = tokio::select! {
-            made = tokio::time::timeout(ceiling, making.run()) => {
+            made = tokio::time::timeout(ceiling, run) => {
                 made.unwrap_or_else(|_elapsed| Err(Error::timed_out("CreateContainer", ceiling)))
             }
             () = site.stopping.cancelled() => Err(Error::cancelled(format!("sandbox {} is being stopped", sandbox_id.short()))),
@@ -136,9 +140,10 @@ impl Containers {
         making.operation.step("unwind");
         self.deps.index.remove_container(&id);
         self.forget(&id);
-        let left = self.take_back(&id, &Step::ALL).await?;
-        self.note_left(&id, !left.is_empty());
-        match left.is_empty() {
+        let left = self.take_back(&id, &Step::ALL).await;
+        let is_clean = matches!(&left, Ok(left) if left.is_empty());
+        self.note_left(&id, !is_clean);
+        match is_clean {
             true => Err(failed),
             false => Err(failed.context(
                 "the failed container could not be taken back whole; the janitor retries it",

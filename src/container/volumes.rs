@@ -1,6 +1,7 @@
 //! The volumes that an image declares: a directory each, filled with what the image has there and mounted over it, so that
 //! it outlives nothing but takes no copy-up. They go with the container.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,6 +62,7 @@ impl Containers {
 
 /// The volumes to make: those declared, less those at `taken`, where the request mounts something itself.
 fn wanted(taken: &[&str], declared: &[String], base: &Path) -> Result<Vec<ImageVolume>> {
+    let taken: BTreeSet<String> = taken.iter().map(|path| spec::clean_path(path)).collect();
     let mut destinations: Vec<String> = Vec::new();
     for path in declared {
         let clean = spec::clean_path(&format!("/{path}"));
@@ -69,8 +71,7 @@ fn wanted(taken: &[&str], declared: &[String], base: &Path) -> Result<Vec<ImageV
                 "volume of the image: \"/\" cannot be a volume",
             ));
         }
-        let is_mounted = taken.iter().any(|path| spec::clean_path(path) == clean);
-        if !is_mounted {
+        if !taken.contains(&clean) {
             destinations.push(clean);
         }
     }

@@ -8,7 +8,7 @@ use crate::wire::cri;
 use crate::wire::cri::image_service_server::ImageService;
 
 use super::Service;
-use super::serve::{Replies, Weight, batches, head};
+use super::serve::{Replies, Weight, batches, head, within_limit};
 
 /// As much of a reference as the log shows.
 const REFERENCE_SHOWN: usize = 256;
@@ -62,7 +62,7 @@ impl ImageService for Service {
     ) -> Result<Response<cri::ListImagesResponse>, Status> {
         self.serve("ListImages", Weight::Read, async {
             let images = self.images.list(&filter(request.into_inner().filter))?;
-            Ok(cri::ListImagesResponse { images })
+            within_limit(cri::ListImagesResponse { images }, "StreamImages")
         })
         .await
     }

@@ -7,7 +7,7 @@ use crate::model::{Error, Resources, Result};
 use crate::wire::cri;
 use crate::wire::cri::runtime_service_server::RuntimeService;
 
-use super::serve::{Replies, Weight, batches, unimplemented};
+use super::serve::{Replies, Weight, batches, unimplemented, within_limit};
 use super::{Service, convert, views};
 
 /// The only version of the protocol's own envelope (kubelet: `kubeRuntimeAPIVersion`).
@@ -149,9 +149,8 @@ impl RuntimeService for Service {
         self.serve("ListPodSandbox", Weight::Read, async {
             let filter = views::sandbox_filter(request.into_inner().filter)?;
             let found = self.deps.index.snapshot().list_sandboxes(&filter);
-            Ok(cri::ListPodSandboxResponse {
-                items: found.iter().map(|view| views::sandbox_item(view)).collect(),
-            })
+            let items = found.iter().map(|view| views::sandbox_item(view)).collect();
+            within_limit(cri::ListPodSandboxResponse { items }, "StreamPodSandboxes")
         })
         .await
     }
@@ -235,12 +234,12 @@ impl RuntimeService for Service {
         self.serve("ListContainers", Weight::Read, async {
             let filter = views::container_filter(request.into_inner().filter)?;
             let found = self.deps.index.snapshot().list_containers(&filter);
-            Ok(cri::ListContainersResponse {
-                containers: found
-                    .iter()
-                    .map(|view| views::container_item(view))
-                    .collect(),
-            })
+            let items = found.iter().map(|view| views::container_item(view));
+            let containers = items.collect();
+            within_limit(
+                cri::ListContainersResponse { containers },
+                "StreamContainers",
+            )
         })
         .await
     }

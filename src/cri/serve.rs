@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::Stream;
+use prost::Message;
 use tonic::{Response, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
@@ -17,8 +18,12 @@ use super::Service;
 /// A server stream of replies.
 pub(super) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Items of a list in one message of a streaming list; far below the clients' message limit.
+/// Items of a list in one message of a streaming list, at most.
 const BATCH: usize = 500;
+/// Bytes of them, unless one alone has more; far below the clients' message limit.
+const BATCH_BYTES: usize = 4 << 20;
+/// The largest reply that every client takes: kubelet's and crictl's limit, less what gRPC adds (threats §4).
+const REPLY_BYTES: usize = (16 << 20) - (64 << 10);
 /// As much as an id of ours has.
 const ID_SHOWN: usize = 64;
 
@@ -143,15 +148,76 @@ pub(super) fn unimplemented<T>(method: &str) -> Result<Response<T>, Status> {
     )))
 }
 
+/// Refuses a reply that the client would not take.
+///
+/// # Errors
+/// `ResourceExhausted`, naming the method that sends the same in parts.
+pub(super) fn within_limit<T: Message>(reply: T, in_parts: &str) -> Result<T> {
+    match reply.encoded_len() {
+        bytes if bytes > REPLY_BYTES => Err(Error::exhausted(format!(
+            "the list has {bytes} bytes, more than one message may ({REPLY_BYTES}); narrow the filter or call {in_parts}"
+        ))),
+        _ => Ok(reply),
+    }
+}
+
 /// A list as a stream of batches; nothing at all for an empty list (behaviour §1.5).
-pub(super) fn batches<I: Send + 'static, T: Send + 'static>(
+pub(super) fn batches<I: Message + 'static, T: Send + 'static>(
     items: Vec<I>,
     message: impl Fn(Vec<I>) -> T + Send + 'static,
 ) -> Replies<T> {
-    let mut items = items.into_iter();
+    let mut items = items.into_iter().peekable();
     let messages = std::iter::from_fn(move || {
-        let batch: Vec<I> = items.by_ref().take(BATCH).collect();
+        let (mut batch, mut bytes) = (Vec::new(), 0_usize);
+        while let Some(item) = items.next_if(|item| {
+            let fits = bytes.saturating_add(item.encoded_len()) <= BATCH_BYTES;
+            batch.is_empty() || (fits && batch.len() < BATCH)
+        }) {
+            bytes = bytes.saturating_add(item.encoded_len());
+            batch.push(item);
+        }
         (!batch.is_empty()).then(|| Ok(message(batch)))
     });
     Box::pin(futures::stream::iter(messages))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+
+    use super::*;
+    use crate::wire::cri::{Image, ListImagesResponse};
+
+    fn image(bytes: usize) -> Image {
+        Image {
+            id: "x".repeat(bytes),
+            ..Image::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_goes_out_in_parts_that_every_client_takes() {
+        let lengths = async |items: Vec<Image>| -> Vec<usize> {
+            let parts = batches(items, |part| part.len());
+            parts.map(|part| part.unwrap()).collect().await
+        };
+
+        assert!(lengths(vec![]).await.is_empty());
+        assert_eq!(lengths(vec![image(1); BATCH + 1]).await, [BATCH, 1]);
+        let large = BATCH_BYTES / 2 + 1;
+        assert_eq!(lengths(vec![image(large); 3]).await, [1, 1, 1]);
+        assert_eq!(
+            lengths(vec![image(1), image(2 * BATCH_BYTES), image(1)]).await,
+            [1, 1, 1]
+        );
+    }
+
+    #[test]
+    fn a_reply_that_no_client_takes_is_refused_with_the_way_out() {
+        let images = vec![image(REPLY_BYTES)];
+        let error = within_limit(ListImagesResponse { images }, "StreamImages").unwrap_err();
+
+        assert_eq!(error.kind(), Kind::ResourceExhausted);
+        assert!(error.to_string().contains("StreamImages"));
+    }
 }

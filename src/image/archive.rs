@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read as _, Seek as _};
+use std::io::{BufReader, Read, Seek};
 use std::os::unix::fs::FileExt as _;
 
 use crate::model::{Error, Result};
@@ -11,6 +11,8 @@ use crate::model::{Error, Result};
 const MAX_ENTRIES: usize = 10_000;
 const MAX_NAME: usize = 1024;
 const MAX_LINKS: usize = 8;
+/// Bytes of one extended header.
+const MAX_EXTENSION: u64 = 1 << 20;
 
 /// Where an entry's bytes lie in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,31 @@ pub(super) struct Archive {
 
 fn bad(why: impl std::fmt::Display) -> Error {
     Error::invalid(format!("image archive: {why}"))
+}
+
+/// Refuses headers that only lengthen names or add attributes, and are longer than any such thing: reading the entries
+/// takes each of them into memory whole.
+fn check_extensions<R: Read + Seek>(tar: &mut tar::Archive<R>) -> std::io::Result<Result<()>> {
+    for entry in tar.entries_with_seek()?.raw(true) {
+        let entry = entry?;
+        let kind = entry.header().entry_type();
+        let is_extension = kind.is_gnu_longname()
+            || kind.is_gnu_longlink()
+            || kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions();
+        if is_extension && entry.size() > MAX_EXTENSION {
+            return Ok(Err(bad(format!(
+                "an extended header of {} bytes",
+                entry.size()
+            ))));
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn rewound<R: Seek>(mut reader: R) -> std::io::Result<R> {
+    reader.rewind()?;
+    Ok(reader)
 }
 
 impl Archive {
@@ -50,8 +77,11 @@ impl Archive {
             spans: HashMap::new(),
             links: HashMap::new(),
         };
-        let mut tar = tar::Archive::new(BufReader::new(reader));
         let malformed = |error: std::io::Error| bad("not a well-formed tar").caused_by(error);
+        let mut tar = tar::Archive::new(BufReader::new(reader));
+        check_extensions(&mut tar).map_err(malformed)??;
+        let reader = tar.into_inner();
+        let mut tar = tar::Archive::new(rewound(reader).map_err(malformed)?);
         for entry in tar.entries_with_seek().map_err(malformed)? {
             archive.add(&entry.map_err(malformed)?, len)?;
         }
@@ -234,6 +264,18 @@ mod tests {
 
     fn file(name: &str, body: &[u8]) -> Vec<u8> {
         raw(name, tar::EntryType::Regular, "", body)
+    }
+
+    #[rstest]
+    fn an_extended_header_beyond_any_name_is_refused_unread(
+        #[values(b'L', b'K', b'x', b'g')] kind: u8,
+    ) {
+        let body = vec![b'a'; usize::try_from(MAX_EXTENSION).unwrap() + 1];
+        let header = raw("././@LongLink", tar::EntryType::new(kind), "", &body);
+
+        let error = open(&[header, file("a", b"")]).unwrap_err();
+
+        assert!(error.chain().contains("extended header"), "{}", error.chain());
     }
 
     #[test]

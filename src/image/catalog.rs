@@ -43,6 +43,13 @@ impl Catalog {
         records.get(name).cloned()
     }
 
+    /// What is known of the image whose manifest or index is `target`.
+    pub(super) fn facts_of(&self, target: &Digest) -> Option<Arc<Facts>> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut facts = records.values().map(|entry| &entry.facts);
+        facts.find(|facts| facts.target.digest == *target).cloned()
+    }
+
     /// Enters or re-points records, in one publication.
     pub(super) fn put(&self, entries: impl IntoIterator<Item = (String, Entry)>) {
         self.change(|records, touched| {

@@ -10,6 +10,16 @@ use crate::model::{Classify, Digest, Error, ImageDefaults, Kind, Result};
 use crate::registry::platform::Platform;
 
 const MAX_LABELS: usize = 10_000;
+/// As many mounts as a container may have.
+const MAX_VOLUMES: usize = 4_096;
+/// Entries of one list: environment, command or entry point.
+const MAX_ENTRIES: usize = 10_000;
+/// Bytes of one list, of its entries together; execve(2) takes no more than some of it anyway.
+const MAX_LIST_BYTES: usize = 1 << 20;
+/// No user name, working directory or signal of a runnable image is longer.
+const MAX_TEXT: usize = 4_096;
+/// The longest user name that a passwd file can be asked for.
+const MAX_USER_NAME: usize = 255;
 const MAX_UID: i64 = i32::MAX as i64;
 
 /// What an image says about itself.
@@ -60,6 +70,41 @@ struct RawConfig {
     stop_signal: Option<String>,
 }
 
+impl RawConfig {
+    /// Says which list or text is beyond its limit.
+    fn within_limits(&self) -> Result<(), String> {
+        let lists = [
+            ("Env", &self.env),
+            ("Entrypoint", &self.entrypoint),
+            ("Cmd", &self.cmd),
+        ];
+        for (name, list) in lists {
+            let list = list.as_deref().unwrap_or_default();
+            let bytes: usize = list.iter().map(String::len).sum();
+            if list.len() > MAX_ENTRIES || bytes > MAX_LIST_BYTES {
+                return Err(format!(
+                    "{name} has more than {MAX_ENTRIES} entries or {MAX_LIST_BYTES} bytes"
+                ));
+            }
+        }
+        let volumes = self.volumes.as_ref();
+        if volumes.is_some_and(|volumes| volumes.len() > MAX_VOLUMES) {
+            return Err(format!("more than {MAX_VOLUMES} volumes"));
+        }
+        let texts = [
+            ("User", &self.user),
+            ("WorkingDir", &self.working_dir),
+            ("StopSignal", &self.stop_signal),
+        ];
+        for (name, text) in texts {
+            if text.as_ref().is_some_and(|text| text.len() > MAX_TEXT) {
+                return Err(format!("{name} is longer than {MAX_TEXT} bytes"));
+            }
+        }
+        Ok(())
+    }
+}
+
 #[derive(Deserialize)]
 struct RawRootfs {
     #[serde(default, rename = "type")]
@@ -85,11 +130,12 @@ impl ImageConfig {
         if !matches!(rootfs.kind.as_str(), "" | "layers") {
             return Err(bad("its rootfs is not made of layers"));
         }
-        let config = raw.config.unwrap_or_default();
-        let labels = config.labels.unwrap_or_default();
+        let mut config = raw.config.unwrap_or_default();
+        let labels = config.labels.take().unwrap_or_default();
         if labels.len() > MAX_LABELS {
             return Err(bad("more than 10000 labels"));
         }
+        config.within_limits().map_err(|why| bad(&why))?;
         Ok(Self {
             defaults: ImageDefaults {
                 entrypoint: config.entrypoint.unwrap_or_default(),
@@ -110,7 +156,8 @@ impl ImageConfig {
     /// the image's own passwd could then make them root (CVE-2026-46680).
     pub fn user(&self) -> ImageUser {
         let user = self.defaults.user.split(':').next().unwrap_or_default();
-        if user.is_empty() || user.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        let is_no_name = |c: char| c.is_control() || c.is_whitespace();
+        if user.is_empty() || user.len() > MAX_USER_NAME || user.chars().any(is_no_name) {
             return ImageUser::Unset;
         }
         let digits = user.strip_prefix(['+', '-']).unwrap_or(user);
@@ -197,6 +244,36 @@ mod tests {
     #[case("[")]
     fn what_is_no_runnable_image_is_refused(#[case] json: &str) {
         assert!(parse(json).is_err());
+    }
+
+    #[test]
+    fn lists_and_texts_are_limited() {
+        let many = |count: usize| vec!["x"; count];
+        let volumes = |count: usize| -> BTreeMap<String, BTreeMap<(), ()>> {
+            (0..count)
+                .map(|n| (format!("/{n}"), BTreeMap::new()))
+                .collect()
+        };
+        let long = "x".repeat(MAX_LIST_BYTES + 1);
+        let parsed = |config: serde_json::Value| {
+            parse(&serde_json::json!({"rootfs": {}, "config": config}).to_string())
+        };
+
+        for refused in [
+            serde_json::json!({"Env": many(MAX_ENTRIES + 1)}),
+            serde_json::json!({"Cmd": many(MAX_ENTRIES + 1)}),
+            serde_json::json!({"Entrypoint": [&long]}),
+            serde_json::json!({"Volumes": volumes(MAX_VOLUMES + 1)}),
+            serde_json::json!({"User": &long}),
+            serde_json::json!({"WorkingDir": &long}),
+        ] {
+            let error = parsed(refused).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidArgument, "{error}");
+        }
+        let most = serde_json::json!({"Env": many(MAX_ENTRIES), "Volumes": volumes(MAX_VOLUMES)});
+        assert_eq!(parsed(most).unwrap().defaults.volumes.len(), MAX_VOLUMES);
+        let user = parsed(serde_json::json!({"User": "x".repeat(MAX_USER_NAME + 1)})).unwrap();
+        assert_eq!(user.user(), ImageUser::Unset);
     }
 
     #[test]

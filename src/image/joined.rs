@@ -33,6 +33,8 @@ struct Work<T> {
     outcome: watch::Receiver<Outcome<T>>,
     cancel: CancellationToken,
     waiters: usize,
+    /// How often it was left by everybody: each time begins a grace time of its own.
+    left: u64,
 }
 
 /// Names one work, also after another has taken its key.
@@ -48,6 +50,19 @@ impl<K: Eq + Hash, T> Ticket<K, T> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let work = table.works.get_mut(&self.key)?;
         (work.serial == self.serial).then(|| act(work))
+    }
+
+    /// Stops the work and takes it off the table, if it was last left at the count `left` and nobody came back: in one
+    /// step, so that nobody joins what is being stopped.
+    fn abandon(&self, left: u64) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_idle =
+            |work: &Work<T>| work.serial == self.serial && work.waiters == 0 && work.left == left;
+        if table.works.get(&self.key).is_some_and(is_idle)
+            && let Some(work) = table.works.remove(&self.key)
+        {
+            work.cancel.cancel();
+        }
     }
 
     fn remove(&self) {
@@ -90,13 +105,14 @@ where
         let Some(ticket) = self.ticket.take() else {
             return;
         };
-        let is_last = ticket.with(|work| {
+        let emptied = ticket.with(|work| {
             work.waiters = work.waiters.saturating_sub(1);
-            work.waiters == 0
+            work.left = work.left.wrapping_add(1);
+            (work.waiters == 0).then_some(work.left)
         });
-        if is_last != Some(true) {
+        let Some(left) = emptied.flatten() else {
             return;
-        }
+        };
         self.supervisor
             .start("stop what nobody waits for", async move {
                 let ended = ticket.with(|work| work.outcome.clone());
@@ -108,16 +124,7 @@ where
                 {
                     return;
                 }
-                let abandoned = ticket.with(|work| {
-                    let abandoned = work.waiters == 0;
-                    if abandoned {
-                        work.cancel.cancel();
-                    }
-                    abandoned
-                });
-                if abandoned == Some(true) {
-                    ticket.remove();
-                }
+                ticket.abandon(left);
             });
     }
 }
@@ -192,6 +199,7 @@ where
             outcome: outcome.clone(),
             cancel: cancel.clone(),
             waiters: 1,
+            left: 0,
         };
         table.works.insert(key.clone(), work);
         let (leaving, operation) = (Leaving(ticket(serial)), make());

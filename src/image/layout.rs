@@ -65,11 +65,7 @@ pub(super) fn understand(
         let Document::Index(index) = decode(&index, &body)? else {
             return Err(bad("its index.json is no index"));
         };
-        let best = platforms.choose(&index.manifests);
-        let best = best.first().ok_or_else(|| {
-            Error::not_found(format!("image archive: nothing in it for {platforms}"))
-        })?;
-        let target = best.descriptor.clone();
+        let target = only_image(&index.manifests, platforms)?;
         let names = match name {
             Some(name) => vec![name],
             None => names_of(&index.manifests, &target),
@@ -87,6 +83,25 @@ pub(super) fn understand(
         ));
     };
     docker(archive, span, sources, name)
+}
+
+/// The image for this machine. Indexes count once: those of one archive are different images.
+fn only_image(children: &[Child], platforms: &PlatformVector) -> Result<Descriptor> {
+    let fitting = platforms.choose(children);
+    let best = fitting
+        .first()
+        .ok_or_else(|| Error::not_found(format!("image archive: nothing in it for {platforms}")))?;
+    let named: BTreeSet<&Digest> = fitting
+        .iter()
+        .filter(|child| child.platform == best.platform)
+        .map(|child| &child.descriptor.digest)
+        .collect();
+    if named.len() > 1 {
+        return Err(Error::invalid(
+            "image archive: it holds several images; save them one by one",
+        ));
+    }
+    Ok(best.descriptor.clone())
 }
 
 /// The full names that the index gives to `target`.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::locks::Locks;
 use crate::containerd::{LeaseId, Leases};
 use crate::model::{Clock, Digest, Result, Timestamp};
 
@@ -15,7 +16,14 @@ const WINDOW: i64 = 12 * 3600;
 
 /// The leases in use, with the number of operations on each.
 #[derive(Clone, Default)]
-pub(super) struct LeaseBook(Arc<Mutex<HashMap<LeaseId, usize>>>);
+pub(super) struct LeaseBook(Arc<Book>);
+
+#[derive(Default)]
+struct Book {
+    holders: Mutex<HashMap<LeaseId, usize>>,
+    /// One a lease: whoever makes it must not meet whoever is just deleting it.
+    turns: Locks,
+}
 
 /// One operation's hold on a lease.
 pub(super) struct Held {
@@ -43,6 +51,7 @@ impl LeaseBook {
             leases: Arc::clone(leases),
             id: LeaseId(format!("podwright-image-{window}-{}", target.hex())),
         };
+        let _turn = self.0.turns.hold(held.id.0.clone()).await;
         self.count(&held.id, |holders| holders.saturating_add(1));
         let life = i64::try_from(LIFE.as_nanos()).unwrap_or(i64::MAX);
         let expire = Timestamp(now.0.saturating_add(life));
@@ -54,7 +63,11 @@ impl LeaseBook {
 
     /// Changes the number of holders and answers the new one.
     fn count(&self, id: &LeaseId, change: impl FnOnce(usize) -> usize) -> usize {
-        let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut book = self
+            .0
+            .holders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let holders = change(book.get(id).copied().unwrap_or(0));
         if holders == 0 {
             book.remove(id);
@@ -73,11 +86,9 @@ impl Held {
 
     /// Ends the lease, unless others work under it: records hold everything now.
     pub(super) async fn release(self) {
-        let is_shared = {
-            let book = self.book.0.lock().unwrap_or_else(PoisonError::into_inner);
-            book.get(&self.id).copied().unwrap_or(0) > 1
-        };
-        if is_shared {
+        let book = self.book.clone();
+        let _turn = book.0.turns.hold(self.id.0.clone()).await;
+        if book.count(&self.id, |holders| holders) > 1 {
             return;
         }
         if let Err(error) = self.leases.delete(&self.id).await {

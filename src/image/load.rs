@@ -1,6 +1,6 @@
 //! From containerd's image records to the catalog: at start, after a reconnect, and when another client changes one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use super::facts::{Facts, Stored};
 use super::labels::{self, MANAGED, PINNED};
 use super::{Images, pattern};
 use crate::containerd::ImageRecord;
-use crate::model::{Descriptor, Digest, Result};
+use crate::model::{Descriptor, Digest, Kind, Result};
 
 /// Images read at once.
 const PARALLEL: usize = 16;
@@ -21,19 +21,19 @@ impl Images {
     /// image whose documents cannot be read is left out with a warning; missing layers do not matter.
     ///
     /// # Errors
-    /// Those of containerd's image list.
+    /// Those of containerd's image list, and of a read that says nothing about the image; the catalog stays as it was.
     pub async fn load(&self) -> Result<()> {
         let images = &self.inner.containerd.images;
         // Most of the reading is done before writers have to wait; what they wrote meanwhile is read behind the gate.
         let facts = self
             .read_targets(&images.list().await?, HashMap::new())
-            .await;
+            .await?;
         let mut entries = BTreeMap::new();
         let mut foreign = Vec::new();
         {
             let _gate = self.inner.records.write().await;
             let records = images.list().await?;
-            let facts = self.read_targets(&records, facts).await;
+            let facts = self.read_targets(&records, facts).await?;
             for record in records {
                 let Some(Some(facts)) = facts.get(&record.target.digest) else {
                     continue;
@@ -58,7 +58,7 @@ impl Images {
         &self,
         records: &[ImageRecord],
         mut known: HashMap<Digest, Option<Arc<Facts>>>,
-    ) -> HashMap<Digest, Option<Arc<Facts>>> {
+    ) -> Result<HashMap<Digest, Option<Arc<Facts>>>> {
         let mut wanted: HashMap<&Digest, &Descriptor> = HashMap::new();
         for record in records {
             if !known.contains_key(&record.target.digest) {
@@ -71,17 +71,30 @@ impl Images {
             .collect();
         let mut read = futures::stream::iter(jobs).buffer_unordered(PARALLEL);
         while let Some((digest, facts)) = read.next().await {
-            known.insert(digest, facts);
+            known.insert(digest, facts?);
         }
-        known
+        Ok(known)
     }
 
-    async fn read_or_warn(&self, target: &Descriptor) -> (Digest, Option<Arc<Facts>>) {
-        let facts = match self.read_stored(target).await {
-            Ok(facts) => Some(Arc::new(facts)),
+    /// `None` where the image itself is at fault, and will be the next time.
+    async fn read_or_warn(&self, target: &Descriptor) -> (Digest, Result<Option<Arc<Facts>>>) {
+        let mut read = self.read_stored(target).await;
+        if matches!(&read, Err(error) if error.kind() == Kind::DeadlineExceeded) {
+            read = self.read_stored(target).await;
+        }
+        let facts = match read {
+            Ok(facts) => Ok(Some(Arc::new(facts))),
+            Err(error) if is_passing(error.kind()) => {
+                Err(error.context(format!("read image {}", target.digest)))
+            }
             Err(error) => {
-                tracing::warn!(target = %target.digest, %error, "an image cannot be read and is left out");
-                None
+                // A disk too slow to tell takes nothing away that was known.
+                let known = self.inner.catalog.facts_of(&target.digest);
+                let known = known.filter(|_| error.kind() == Kind::DeadlineExceeded);
+                if known.is_none() {
+                    tracing::warn!(target = %target.digest, %error, "an image cannot be read and is left out");
+                }
+                Ok(known)
             }
         };
         (target.digest.clone(), facts)
@@ -116,7 +129,7 @@ impl Images {
     /// Asks for the record again while nobody of ours can change it, and takes over the answer.
     async fn settle(&self, name: &str, facts: &Arc<Facts>) -> Result<Option<ImageRecord>> {
         let _gate = self.inner.records.read().await;
-        let _turn = self.inner.locks.hold(record_lock(&facts.id)).await;
+        let _turn = self.hold_records(&facts.id, &[name.to_owned()]).await;
         match self.inner.containerd.images.get(name).await {
             Ok(record) if record.target.digest == facts.target.digest => {
                 let entry = self.entry_of(&record, Arc::clone(facts));
@@ -172,6 +185,22 @@ impl Images {
         patterns.any(|wanted| pattern::means(wanted, name))
     }
 
+    /// The locks that cover the writing of records: of the image, since its records go together, and of each name, since
+    /// a name may be on its way from one image to another. The image's first and names in order, so that two holders
+    /// never wait for each other.
+    pub(super) async fn hold_records(
+        &self,
+        id: &Digest,
+        names: &[String],
+    ) -> Vec<tokio::sync::OwnedMutexGuard<()>> {
+        let mut held = vec![self.inner.locks.hold(format!("records of {id}")).await];
+        let names: BTreeSet<&String> = names.iter().collect();
+        for name in names {
+            held.push(self.inner.locks.hold(format!("record {name}")).await);
+        }
+        held
+    }
+
     /// Writes records of one image, in order, and publishes them.
     pub(super) async fn write_records(
         &self,
@@ -180,7 +209,7 @@ impl Images {
         lease: Option<&crate::containerd::LeaseId>,
     ) -> Result<()> {
         let _gate = self.inner.records.read().await;
-        let _turn = self.inner.locks.hold(record_lock(&facts.id)).await;
+        let _turn = self.hold_records(&facts.id, names).await;
         let pinned = names.iter().any(|name| self.is_pinned(name));
         for name in names {
             let record = ImageRecord {
@@ -201,9 +230,9 @@ impl Images {
     }
 }
 
-/// The lock that covers the writing of one image's records.
-pub(super) fn record_lock(id: &Digest) -> String {
-    format!("records of {id}")
+/// Whether a failed read says nothing about what was to be read.
+fn is_passing(kind: Kind) -> bool {
+    matches!(kind, Kind::Unavailable | Kind::Cancelled | Kind::Aborted)
 }
 
 fn is_managed(record: &ImageRecord) -> bool {

@@ -290,6 +290,17 @@ impl Documents for Fetch<'_> {
                 .as_ref()
                 .filter(|_| descriptor.digest == self.resolved.target.digest);
             let bytes = match (present, at_hand) {
+                (Some(bytes), _) if !is_long(&bytes, descriptor.size) => {
+                    return Err(Error::new(
+                        Kind::Unknown,
+                        format!(
+                            "{}: described as {} bytes and has {}",
+                            descriptor.digest,
+                            descriptor.size,
+                            bytes.len()
+                        ),
+                    ));
+                }
                 (Some(bytes), _) => bytes,
                 (None, Some(body)) => body.clone(),
                 (None, None) => self
@@ -315,6 +326,10 @@ impl Documents for Fetch<'_> {
             Ok(bytes)
         })
     }
+}
+
+fn is_long(bytes: &[u8], size: u64) -> bool {
+    u64::try_from(bytes.len()).is_ok_and(|length| length == size)
 }
 
 impl BringLayer for Fetch<'_> {

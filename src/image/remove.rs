@@ -1,7 +1,6 @@
 //! RemoveImage: all records of an image go, whichever of its names was given. Running containers keep their snapshots.
 
 use super::Images;
-use super::load::record_lock;
 use crate::model::{Context, Result};
 
 impl Images {
@@ -16,18 +15,16 @@ impl Images {
             return Ok(());
         };
         let _gate = self.inner.records.read().await;
-        let _turn = self.inner.locks.hold(record_lock(&image.id)).await;
-        // Another removal, or a pull that moved a tag here, may have come first.
-        let Some(image) = self.inner.catalog.snapshot().by_id(&image.id) else {
-            return Ok(());
-        };
+        let _turn = self.hold_records(&image.id, &image.names).await;
+        // Another removal, or a pull that moved a name to another image, may have come first.
         let held: Vec<_> = image
             .names
             .iter()
             .filter_map(|name| Some((name.clone(), self.inner.catalog.entry(name)?)))
+            .filter(|(_, entry)| entry.facts.id == image.id)
             .collect();
-        self.inner.catalog.remove(&image.names);
-        let mut names: Vec<&String> = image.names.iter().collect();
+        let mut names: Vec<String> = held.iter().map(|(name, _)| name.clone()).collect();
+        self.inner.catalog.remove(&names);
         // The id's record goes last: as long as it is there the image can still be found and removed.
         names.sort_by_key(|name| name.as_str() == image.id.as_str());
         let last = names.len().saturating_sub(1);
@@ -36,12 +33,12 @@ impl Images {
             let deletion = self.inner.containerd.images.delete(name, is_last).await;
             if let Err(error) = deletion {
                 let gone = names.get(..at).unwrap_or_default();
-                let left = held.into_iter().filter(|(name, _)| !gone.contains(&name));
+                let left = held.into_iter().filter(|(name, _)| !gone.contains(name));
                 self.inner.catalog.put(left);
                 return Err(error).context(|| format!("remove image {}: record {name}", image.id));
             }
         }
-        tracing::info!(id = %image.id, names = ?image.names, "image removed");
+        tracing::info!(id = %image.id, ?names, "image removed");
         Ok(())
     }
 }

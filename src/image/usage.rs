@@ -10,7 +10,7 @@ use futures::stream::StreamExt as _;
 
 use super::Images;
 use crate::containerd::{PluginInfo, SnapshotKind, Usage};
-use crate::model::{Result, Timestamp};
+use crate::model::{Kind, Result, Timestamp};
 
 /// How often snapshots are measured.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -41,6 +41,8 @@ pub(super) struct Usages {
     roots: Mutex<HashMap<String, PathBuf>>,
     /// Committed snapshots never change, so each is measured once. By snapshotter and name.
     committed: Mutex<HashMap<(String, String), Usage>>,
+    /// What every snapshot took when it was last measured.
+    latest: Mutex<HashMap<(String, String), Usage>>,
 }
 
 impl Images {
@@ -109,7 +111,7 @@ impl Images {
             total.bytes = total.bytes.saturating_add(usage.bytes);
             total.inodes = total.inodes.saturating_add(usage.inodes);
         };
-        let mut known = HashMap::new();
+        let (mut known, mut latest) = (HashMap::new(), HashMap::new());
         let mut wanted = Vec::new();
         for info in listed {
             let key = (snapshotter.clone(), info.name);
@@ -130,17 +132,32 @@ impl Images {
             match usage {
                 Ok(usage) => {
                     add(usage);
+                    latest.insert(key.clone(), usage);
                     if kind == SnapshotKind::Committed {
                         known.insert(key, usage);
                     }
                 }
                 Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+                // A link that broke says nothing about any of them.
+                Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+                Err(error) => {
+                    // One tree that cannot be walked must not hide what the others take.
+                    let last = self.with_latest(|latest| latest.get(&key).copied());
+                    tracing::warn!(snapshot = %key.1, %error, ?last, "a snapshot cannot be measured; its last known size counts");
+                    if let Some(usage) = last {
+                        add(usage);
+                        latest.insert(key, usage);
+                    }
+                }
             }
         }
         self.with_committed(|committed| {
             committed.retain(|(name, _), _| *name != snapshotter);
             committed.extend(known);
+        });
+        self.with_latest(|all| {
+            all.retain(|(name, _), _| *name != snapshotter);
+            all.extend(latest);
         });
         Ok(FsUsage {
             mountpoint: self.root_of(&snapshotter),
@@ -153,6 +170,11 @@ impl Images {
 
     fn with_committed<R>(&self, act: impl FnOnce(&mut HashMap<(String, String), Usage>) -> R) -> R {
         let held = self.inner.usages.committed.lock();
+        act(&mut held.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn with_latest<R>(&self, act: impl FnOnce(&mut HashMap<(String, String), Usage>) -> R) -> R {
+        let held = self.inner.usages.latest.lock();
         act(&mut held.unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -94,12 +94,14 @@ where
                 let failsafe = Failsafe {
                     flights: self.clone(),
                     key: key.clone(),
+                    armed: true,
                 };
                 supervisor.start(name, async move {
-                    let failsafe = failsafe;
+                    let mut failsafe = failsafe;
                     let result = operation.await;
+                    // Once the key is free, the next operation under it may have begun: it is not ours to take away.
+                    failsafe.armed = false;
                     flights.land(&key, fingerprint, &result);
-                    drop(failsafe);
                     report.send_replace(Some(result.map_err(Arc::new)));
                 });
                 outcome
@@ -207,10 +209,14 @@ impl<K: Eq + Hash, T> Flights<K, T> {
 struct Failsafe<K: Eq + Hash, T> {
     flights: Flights<K, T>,
     key: K,
+    armed: bool,
 }
 
 impl<K: Eq + Hash, T> Drop for Failsafe<K, T> {
     fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
         self.flights.with(|slots| {
             if matches!(slots.get(&self.key), Some(Slot::Running { .. })) {
                 slots.remove(&self.key);

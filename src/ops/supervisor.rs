@@ -60,6 +60,26 @@ impl Supervisor {
         })
     }
 
+    /// Turns a panic of `work` into an error, so that its caller can take back what was begun.
+    ///
+    /// # Errors
+    /// Its own, or `Internal` where it panicked.
+    pub async fn survive<T>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        // What the work touched behind locks is taken back by the caller, step by recorded step.
+        let ended = AssertUnwindSafe(work).catch_unwind().await;
+        ended.unwrap_or_else(|_panic| {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(task = name, "operation panicked");
+            Err(Error::internal(format!(
+                "{name} panicked; the log has the place"
+            )))
+        })
+    }
+
     /// Starts a task that ends by itself and that a drain waits for.
     #[expect(clippy::disallowed_methods, reason = "this is where tasks start")]
     pub fn start(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
@@ -163,6 +183,19 @@ async fn caught(
 mod tests {
     use super::*;
     use crate::model::Kind;
+
+    #[tokio::test]
+    async fn a_survived_panic_is_an_error_and_counted() {
+        let supervisor = Supervisor::new();
+
+        let panicked = supervisor.survive::<()>("test", async { panic!("boom") });
+        assert_eq!(panicked.await.unwrap_err().kind(), Kind::Internal);
+        assert_eq!(
+            supervisor.survive("test", async { Ok(1) }).await.unwrap(),
+            1
+        );
+        assert_eq!(supervisor.panics(), 1);
+    }
 
     #[tokio::test]
     async fn a_detached_operation_ends_although_its_caller_left() {

@@ -48,8 +48,12 @@ impl Recovery {
     }
 
     async fn sweep_attachments(&self) -> Result<()> {
-        let attached = self.sandboxes.attachment_records().load().await?.records;
+        let attached = self.sandboxes.attachment_records().load().await?;
+        for (path, error) in &attached.quarantined {
+            tracing::error!(path = %path.display(), %error, "the record of an attachment cannot be read; its addresses may stay taken");
+        }
         for id in attached
+            .records
             .into_iter()
             .filter_map(|(id, _)| id.parse::<SandboxId>().ok())
         {

@@ -7,6 +7,7 @@ use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use tokio::sync::Mutex;
 
 use super::challenge::{self, Challenge};
+use super::client::HostClients;
 use super::credentials::Secret;
 use super::token::{self, TokenRequest};
 use crate::model::{Error, Kind, Result};
@@ -43,7 +44,7 @@ pub(super) struct HostAuth {
 
 /// Where a challenge came from: the token endpoint's rules depend on it.
 pub(super) struct Challenger<'a> {
-    pub(super) client: &'a reqwest::Client,
+    pub(super) clients: &'a HostClients,
     pub(super) url: &'a url::Url,
     pub(super) headers: &'a HeaderMap,
 }

@@ -1,5 +1,7 @@
 //! Reading bodies within limits.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 
@@ -7,11 +9,35 @@ use super::coding::{self, Coding, Decoder};
 use super::failure::{Failure, shown};
 use crate::model::Error;
 
-/// Reads a whole body of at most `limit` bytes.
+/// How long a document may take in all, however steadily it trickles: it is 8 MiB at the most.
+const WHOLE: Duration = Duration::from_secs(120);
+
+/// Reads a whole body of at most `limit` bytes, each part of which arrives within `idle`.
 ///
 /// # Errors
-/// Too large, or the connection failed.
-pub(super) async fn read_all(mut response: Response, limit: u64) -> Result<Bytes, Failure> {
+/// Too large, too slow, or the connection failed.
+pub(super) async fn read_all(
+    response: Response,
+    limit: u64,
+    idle: Duration,
+) -> Result<Bytes, Failure> {
+    let url = response.url().clone();
+    match tokio::time::timeout(WHOLE, read_steadily(response, limit, idle)).await {
+        Ok(read) => read,
+        Err(_elapsed) => Err(slow(&url, "the whole answer", WHOLE)),
+    }
+}
+
+fn slow(url: &reqwest::Url, what: &str, limit: Duration) -> Failure {
+    let text = format!("{}: {what} did not arrive within {limit:?}", shown(url));
+    Failure::broken(Error::unavailable(text))
+}
+
+async fn read_steadily(
+    mut response: Response,
+    limit: u64,
+    idle: Duration,
+) -> Result<Bytes, Failure> {
     let url = response.url().clone();
     let too_large = || {
         Failure::too_large(Error::exhausted(format!(
@@ -36,10 +62,11 @@ pub(super) async fn read_all(mut response: Response, limit: u64) -> Result<Bytes
         Ok(())
     };
     loop {
-        let chunk = match response.chunk().await {
-            Ok(None) => return Ok(body.freeze()),
-            Ok(Some(chunk)) => chunk,
-            Err(error) => return Err(Failure::sent(error, &url)),
+        let chunk = match tokio::time::timeout(idle, response.chunk()).await {
+            Ok(Ok(None)) => return Ok(body.freeze()),
+            Ok(Ok(Some(chunk))) => chunk,
+            Ok(Err(error)) => return Err(Failure::sent(error, &url)),
+            Err(_elapsed) => return Err(slow(&url, "the next part", idle)),
         };
         if let Some(plain) = decoder.feed(chunk) {
             add(&plain, &mut body)?;

@@ -1,11 +1,11 @@
 //! HTTP clients: one per set of TLS settings, shared by all pulls so that connections are reused.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Identity};
+use reqwest::{Certificate, Client, Identity, Url};
 
 use super::hosts::{Host, Scheme, Tls, is_loopback, split_port};
 use crate::model::{Classify, Error, Kind, Result};
@@ -27,26 +27,66 @@ struct ClientKey {
 #[derive(Default)]
 pub(super) struct Clients(Mutex<HashMap<ClientKey, Client>>);
 
+/// The clients of one host: its own, and one for wherever it sends its callers.
+pub(super) struct HostClients {
+    all: Arc<Clients>,
+    key: ClientKey,
+    own: Client,
+}
+
+impl HostClients {
+    /// The client for `target`, to which the host at `first` leads by a redirect or as its token realm.
+    ///
+    /// What is configured for a host is for that host: elsewhere the system's authorities and the configured ones
+    /// count, nobody is believed without a certificate, and no client certificate is shown.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where the system has no CA certificates.
+    pub(super) fn to(&self, first: &Url, target: &Url) -> Result<Client> {
+        let is_loopback = target.host_str().is_some_and(is_loopback);
+        let stays = self.key.is_loopback && is_loopback;
+        let plain_only = target.scheme() == "http";
+        if target.origin() == first.origin() || (stays && plain_only == self.key.plain_only) {
+            return Ok(self.own.clone());
+        }
+        let mut key = ClientKey {
+            plain_only,
+            is_loopback,
+            ..self.key.clone()
+        };
+        key.tls.skip_verify &= stays;
+        key.tls.client.clear();
+        self.all.get(key)
+    }
+}
+
 impl Clients {
-    /// The client for `host`.
+    /// The clients for `host`.
     ///
     /// # Errors
     /// `FailedPrecondition` where certificates or keys cannot be used, or the system has no CA certificates.
-    pub(super) fn for_host(&self, host: &Host, dial_timeout: Duration) -> Result<Client> {
-        /// More than any node's configuration names; certificates that change leave old clients behind.
-        const KEPT: usize = 64;
+    pub(super) fn for_host(self: &Arc<Self>, host: &Host, dial: Duration) -> Result<HostClients> {
         let key = ClientKey {
             tls: host.tls.clone(),
             plain_only: host.scheme == Scheme::Http,
             is_loopback: is_loopback(split_port(&host.authority).0),
-            dial_timeout: host.dial_timeout.unwrap_or(dial_timeout),
+            dial_timeout: host.dial_timeout.unwrap_or(dial),
         };
+        let own = self
+            .get(key.clone())
+            .map_err(|error| error.context(format!("TLS settings for {}", host.authority)))?;
+        let all = Arc::clone(self);
+        Ok(HostClients { all, key, own })
+    }
+
+    fn get(&self, key: ClientKey) -> Result<Client> {
+        /// More than any node's configuration names; certificates that change leave old clients behind.
+        const KEPT: usize = 64;
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let client = build(&key)
-            .map_err(|error| error.context(format!("TLS settings for {}", host.authority)))?;
+        let client = build(&key)?;
         if clients.len() >= KEPT {
             clients.clear();
         }

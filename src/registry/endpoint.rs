@@ -7,10 +7,11 @@ use std::time::Duration;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
 };
-use reqwest::{Client, Method, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use super::auth::{Challenger, HostAuth};
+use super::client::HostClients;
 use super::failure::{Failure, error_codes, has_cause, shown};
 use super::hosts::{Host, Scheme, split_port};
 use super::{Settings, body, coding, retry};
@@ -25,7 +26,7 @@ const ERROR_BODY_LIMIT: Duration = Duration::from_secs(5);
 /// A host, the client for it, and what this pull has learnt about it.
 pub(super) struct Endpoint {
     host: Host,
-    client: Client,
+    clients: HostClients,
     headers: HeaderMap,
     auth: HostAuth,
     repository: String,
@@ -52,7 +53,7 @@ pub(super) struct Ask<'a> {
 impl Endpoint {
     pub(super) fn new(
         host: Host,
-        client: Client,
+        clients: HostClients,
         auth: HostAuth,
         reference: &crate::model::Reference,
         settings: Settings,
@@ -67,11 +68,16 @@ impl Endpoint {
             namespace: (!is_own).then(|| reference.domain().to_owned()),
             repository: reference.repository().to_owned(),
             host,
-            client,
+            clients,
             headers,
             auth,
             settings,
         }
+    }
+
+    /// How long it may keep a reader waiting for the next bytes.
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.settings.idle_timeout
     }
 
     pub(super) fn host(&self) -> &Host {
@@ -224,7 +230,7 @@ impl Endpoint {
             without_credentials(&self.headers)
         };
         let from = Challenger {
-            client: &self.client,
+            clients: &self.clients,
             url: first,
             headers: &self.headers,
         };
@@ -237,8 +243,8 @@ impl Endpoint {
         {
             headers.insert(AUTHORIZATION, value);
         }
-        let mut builder = self
-            .client
+        let client = self.clients.to(first, url).map_err(Failure::transport)?;
+        let mut builder = client
             .request(ask.method.clone(), url.clone())
             .headers(headers)
             .header(ACCEPT, &ask.accept)

@@ -18,6 +18,10 @@ use crate::model::{Descriptor, Error, Kind, Result};
 
 /// How often in a row a stream may break without a byte of progress.
 const STRIKES: u32 = 3;
+/// So many bytes in a row are progress: a host that breaks off before them has not got better.
+const PROGRESS: u64 = 64 << 10;
+/// Before a broken stream is opened again; longer with each strike.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Repository {
     /// Fetches a small document, at most `limit` bytes, and checks its size and digest.
@@ -52,6 +56,7 @@ impl Repository {
             host: 0,
             open: None,
             strikes: 0,
+            progress: 0,
             worst: Worst::default(),
             pace: Pace::default(),
             permit: None,
@@ -66,7 +71,7 @@ async fn document_at(
 ) -> Result<Bytes, Failure> {
     let response = endpoint.send(&ask(descriptor, 0, is_last)).await?;
     let url = response.url().clone();
-    let body = body::read_all(response, descriptor.size).await?;
+    let body = body::read_all(response, descriptor.size, endpoint.idle_timeout()).await?;
     if u64::try_from(body.len()).is_ok_and(|len| len == descriptor.size)
         && matches(&descriptor.digest, &body)
     {
@@ -122,6 +127,8 @@ pub struct Blob {
     host: usize,
     open: Option<Open>,
     strikes: u32,
+    /// Bytes since the last strike.
+    progress: u64,
     worst: Worst,
     pace: Pace,
     permit: Option<OwnedSemaphorePermit>,
@@ -151,16 +158,22 @@ impl Blob {
             }
             match self.open.take() {
                 // Opening has retried all that is worth it; only a stream that breaks is opened again.
-                None => match self.open_host().await {
-                    Ok(open) => self.open = Some(open),
-                    Err(failure) => self.strike(failure, true)?,
-                },
+                None => {
+                    let began = Instant::now();
+                    let opened = self.open_host().await;
+                    self.pace.wait(began.elapsed());
+                    match opened {
+                        Ok(open) => self.open = Some(open),
+                        Err(failure) => self.strike(failure, true)?,
+                    }
+                }
                 Some(open) => match self.read(open).await {
                     Ok(Some(bytes)) => return Ok(Some(bytes)),
                     Ok(None) => {}
                     Err(failure) => {
                         let is_final = !failure.is_transient;
                         self.strike(failure, is_final)?;
+                        tokio::time::sleep(PAUSE * self.strikes).await;
                     }
                 },
             }
@@ -170,6 +183,7 @@ impl Blob {
     /// Counts a failure; moves to the next host where this one has had its chances.
     fn strike(&mut self, failure: Failure, is_final: bool) -> Result<()> {
         self.strikes = self.strikes.saturating_add(1);
+        self.progress = 0;
         tracing::debug!(
             digest = %self.descriptor.digest, offset = self.offset, error = %failure.error,
             "blob stream broke"
@@ -317,7 +331,10 @@ impl Blob {
         if fresh == 0 {
             return Ok(None);
         }
-        self.strikes = 0;
+        self.progress = self.progress.saturating_add(fresh);
+        if self.progress >= PROGRESS {
+            self.strikes = 0;
+        }
         Ok(Some(chunk))
     }
 }
@@ -330,6 +347,11 @@ struct Pace {
 }
 
 impl Pace {
+    /// Charges time in which no byte could come.
+    fn wait(&mut self, waited: Duration) {
+        self.waited = self.waited.saturating_add(waited);
+    }
+
     fn keeps_up(&mut self, waited: Duration, received: u64, window: Duration, rate: u64) -> bool {
         self.waited = self.waited.saturating_add(waited);
         self.received = self.received.saturating_add(received);

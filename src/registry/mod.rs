@@ -142,13 +142,13 @@ impl Registry {
         .await
         .map_err(|error| Error::internal("read the registry configuration").caused_by(error))??;
         let mut endpoints = Vec::with_capacity(hosts.len());
-        for (client, host) in hosts {
+        for (clients, host) in hosts {
             let is_trusted = endpoint::is_own(&host.authority, reference)
                 || self.settings.trusted_mirrors.contains(&host.authority);
             let secret = credentials.for_host(&host.authority, is_trusted);
             let auth = HostAuth::new(secret, reference.repository());
             let settings = self.settings.clone();
-            endpoints.push(Endpoint::new(host, client, auth, reference, settings));
+            endpoints.push(Endpoint::new(host, clients, auth, reference, settings));
         }
         Ok(Repository {
             inner: Arc::new(Inner {

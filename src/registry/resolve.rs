@@ -113,7 +113,7 @@ async fn resolve_at(
     let response = endpoint.send(&ask).await?;
     let url = response.url().clone();
     let media_type = media_type(&response);
-    let body = body::read_all(response, MAX_MANIFEST).await?;
+    let body = body::read_all(response, MAX_MANIFEST, endpoint.idle_timeout()).await?;
     let digest = match reference.digest() {
         None => Digest::sha256(&body),
         Some(digest) if matches(digest, &body) => digest.clone(),

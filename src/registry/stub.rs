@@ -32,6 +32,8 @@ pub(crate) struct Reply {
     body: Vec<u8>,
     /// Close the connection after this many bytes of the body.
     cut_at: Option<usize>,
+    /// Then keep the connection open and send nothing more, so long.
+    stall: std::time::Duration,
 }
 
 impl Reply {
@@ -55,6 +57,12 @@ impl Reply {
     pub(crate) fn cut_at(mut self, at: usize) -> Self {
         self.cut_at = Some(at);
         self
+    }
+
+    /// Sends `at` bytes of the body, then nothing for a minute.
+    pub(crate) fn stall_at(mut self, at: usize) -> Self {
+        self.stall = std::time::Duration::from_secs(60);
+        self.cut_at(at)
     }
 }
 
@@ -201,6 +209,9 @@ fn serve(stream: impl Read + Write, script: &Script, log: &Mutex<Vec<Seen>>) -> 
             .unwrap_or(reply.body.len())
             .min(reply.body.len());
         stream.write_all(&reply.body[..end]).ok()?;
+        stream.flush().ok()?;
+        #[expect(clippy::disallowed_methods, reason = "a thread of its own")]
+        std::thread::sleep(reply.stall);
     }
     stream.flush().ok()
 }

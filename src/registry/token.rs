@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
 use url::{Host, Url};
@@ -69,8 +69,9 @@ struct Reply {
 pub(super) async fn fetch(request: &TokenRequest<'_>, from: &Challenger<'_>) -> Result<Token> {
     let has_secret = !matches!(request.secret, Secret::Anonymous);
     let realm = checked_realm(request.realm, from.url, has_secret)?;
+    let client = from.clients.to(from.url, &realm)?;
     if has_secret {
-        let response = send(post(request, from, &realm), &realm).await?;
+        let response = send(post(&client, request, from, &realm), &realm).await?;
         let status = response.status();
         let is_password = matches!(request.secret, Secret::Password { .. });
         let fall_back = matches!(
@@ -82,7 +83,11 @@ pub(super) async fn fetch(request: &TokenRequest<'_>, from: &Challenger<'_>) -> 
             return token(reply.access_token, reply.expires_in, &realm);
         }
     }
-    let reply = reply(send(get(request, from, &realm), &realm).await?, &realm).await?;
+    let reply = reply(
+        send(get(&client, request, from, &realm), &realm).await?,
+        &realm,
+    )
+    .await?;
     let text = if reply.access_token.is_empty() {
         reply.token
     } else {
@@ -160,7 +165,12 @@ fn is_private(url: &Url) -> bool {
     }
 }
 
-fn post(request: &TokenRequest<'_>, from: &Challenger<'_>, realm: &Url) -> RequestBuilder {
+fn post(
+    client: &Client,
+    request: &TokenRequest<'_>,
+    from: &Challenger<'_>,
+    realm: &Url,
+) -> RequestBuilder {
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     match request.secret {
         Secret::Password { username, password } => {
@@ -180,7 +190,7 @@ fn post(request: &TokenRequest<'_>, from: &Challenger<'_>, realm: &Url) -> Reque
     form.append_pair("client_id", CLIENT_ID);
     let scopes: Vec<&str> = request.scopes.iter().map(String::as_str).collect();
     form.append_pair("scope", &scopes.join(" "));
-    from.client
+    client
         .post(realm.clone())
         .headers(extra_headers(from, realm))
         .header(CONTENT_TYPE, FORM)
@@ -188,7 +198,12 @@ fn post(request: &TokenRequest<'_>, from: &Challenger<'_>, realm: &Url) -> Reque
         .body(form.finish())
 }
 
-fn get(request: &TokenRequest<'_>, from: &Challenger<'_>, realm: &Url) -> RequestBuilder {
+fn get(
+    client: &Client,
+    request: &TokenRequest<'_>,
+    from: &Challenger<'_>,
+    realm: &Url,
+) -> RequestBuilder {
     let mut url = realm.clone();
     {
         let mut query = url.query_pairs_mut();
@@ -199,8 +214,7 @@ fn get(request: &TokenRequest<'_>, from: &Challenger<'_>, realm: &Url) -> Reques
             query.append_pair("scope", scope);
         }
     }
-    let builder = from
-        .client
+    let builder = client
         .get(url)
         .headers(extra_headers(from, realm))
         .header(ACCEPT, "application/json");
@@ -257,7 +271,7 @@ async fn reply(response: Response, realm: &Url) -> Result<Reply> {
             "{status}; check that the credentials are right and allow this repository"
         )));
     }
-    let bytes = tokio::time::timeout(LIMIT, body::read_all(response, MAX_REPLY))
+    let bytes = tokio::time::timeout(LIMIT, body::read_all(response, MAX_REPLY, LIMIT))
         .await
         .map_err(|_elapsed| refused("its reply did not end in time".to_owned()))?
         .map_err(|failure| refused(failure.error.chain()))?;

@@ -106,17 +106,19 @@ impl Sandboxes {
             steps: Mutex::new(steps),
         };
         let ceiling = self.deps.settings().operations.ceiling;
-        let made = tokio::time::timeout(ceiling, making.run()).await;
+        let run = self.deps.supervisor.survive("RunPodSandbox", making.run());
+        let made = tokio::time::timeout(ceiling, run).await;
         let failed =
             match made.unwrap_or_else(|_elapsed| Err(Error::timed_out("RunPodSandbox", ceiling))) {
                 Ok(()) => return Ok(id),
                 Err(error) => error,
             };
         making.operation.step("unwind");
-        let left = self.take_back(&id, &Step::ALL).await?;
+        let left = self.take_back(&id, &Step::ALL).await;
+        let is_clean = matches!(&left, Ok(left) if left.is_empty());
         self.forget(&id);
-        self.note_left(&id, !left.is_empty());
-        match left.is_empty() {
+        self.note_left(&id, !is_clean);
+        match is_clean {
             true => Err(failed),
             false => Err(failed.context(
                 "the failed sandbox could not be taken back whole; the janitor retries it",

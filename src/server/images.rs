@@ -1,6 +1,7 @@
 //! The image room as its users see it: messages for the CRI, local images for containers, news for events.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::json;
@@ -11,10 +12,14 @@ use crate::container::{LocalImage, LocalImages};
 use crate::cri;
 use crate::events::ImageNews;
 use crate::image::{FsUsage, ImageUser, ImageView, Images, ImportRequest, PullRequest};
-use crate::model::{Classify, Kind, Result};
+use crate::model::{Classify, Context, Kind, Result};
 use crate::ops::Supervisor;
 use crate::registry::{AuthFields, Credentials};
 use crate::wire::cri as pb;
+
+/// Waits between attempts to read what containerd told of: the first, and the longest.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The image room behind every trait that asks for it. Cloning gives another handle.
 #[derive(Clone)]
@@ -130,7 +135,12 @@ impl cri::Images for ImageDesk {
     }
 
     fn remove<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.images.remove(reference))
+        // A removal that began goes on when its caller leaves: the image is off the lists already.
+        let (images, reference) = (self.images.clone(), reference.to_owned());
+        Box::pin(self.supervisor.detached(
+            "RemoveImage",
+            async move { images.remove(&reference).await },
+        ))
     }
 
     fn fs_info(&self) -> Result<pb::ImageFsInfoResponse> {
@@ -197,19 +207,62 @@ impl Archives for ImageDesk {
 impl ImageNews for ImageDesk {
     fn changed(&self, name: &str) {
         let (images, name) = (self.images.clone(), name.to_owned());
-        self.supervisor.start("refresh image", async move {
-            if let Err(error) = images.refresh(&name).await {
-                tracing::warn!(image.ref = name, %error, "a changed image record could not be read");
+        self.again_and_again("refresh image", move || {
+            let (images, name) = (images.clone(), name.clone());
+            async move {
+                let refreshed = images.refresh(&name).await;
+                refreshed.context(|| format!("read the changed image record {name}"))
             }
         });
     }
 
     fn missed(&self) {
         let images = self.images.clone();
-        self.supervisor.start("reload images", async move {
-            if let Err(error) = images.load().await {
-                tracing::warn!(%error, "the images could not be read again");
+        self.again_and_again("reload images", move || {
+            let images = images.clone();
+            async move {
+                images
+                    .load()
+                    .await
+                    .context(|| "read the images again".to_owned())
             }
         });
     }
+}
+
+impl ImageDesk {
+    /// Does `work` until it succeeds or fails for good: what the catalog misses, nobody tells it twice.
+    fn again_and_again<F: Future<Output = Result<()>> + Send>(
+        &self,
+        name: &'static str,
+        work: impl Fn() -> F + Send + 'static,
+    ) {
+        let stopping = self.supervisor.stopping().clone();
+        self.supervisor.watch(name, async move {
+            let mut wait = FIRST_WAIT;
+            loop {
+                match work().await {
+                    Ok(()) => return,
+                    Err(error) if !is_passing(error.kind()) => {
+                        tracing::warn!(%error, "an image's record cannot be read");
+                        return;
+                    }
+                    Err(error) => tracing::debug!(%error, ?wait, "it is tried again"),
+                }
+                let waited = stopping.run_until_cancelled(tokio::time::sleep(wait));
+                if waited.await.is_none() {
+                    return;
+                }
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        });
+    }
+}
+
+/// Whether the same request may succeed later.
+fn is_passing(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Unavailable | Kind::DeadlineExceeded | Kind::Cancelled | Kind::Aborted
+    )
 }

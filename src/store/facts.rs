@@ -233,6 +233,8 @@ struct Journal {
     path: PathBuf,
     file: File,
     bytes: u64,
+    /// A rewrite failed: `file` may no longer be the one that has the name.
+    is_stale: bool,
     /// The last write failed and may have left the beginning of a line.
     torn: bool,
 }
@@ -248,19 +250,20 @@ impl Journal {
         }
         files::write_synced_blocking(path, &all, 0o600)?;
         let what = || format!("open {} to append", path.display());
-        let file = File::options()
-            .append(true)
-            .open(path)
-            .classify(Kind::Internal, what)?;
         Ok(Self {
             path: path.to_owned(),
-            file,
+            file: open_blocking(path).classify(Kind::Internal, what)?,
+            is_stale: false,
             bytes: all.len() as u64,
             torn: false,
         })
     }
 
     fn write(&mut self, batch: &[u8], sync: bool) -> std::io::Result<()> {
+        if self.is_stale {
+            self.file = open_blocking(&self.path)?;
+            self.is_stale = false;
+        }
         if std::mem::replace(&mut self.torn, true) {
             self.file.write_all(b"\n")?;
         }
@@ -269,6 +272,10 @@ impl Journal {
         self.bytes = self.bytes.saturating_add(batch.len() as u64);
         if sync { self.file.sync_data() } else { Ok(()) }
     }
+}
+
+fn open_blocking(path: &Path) -> std::io::Result<File> {
+    File::options().append(true).open(path)
 }
 
 fn keep(
@@ -294,7 +301,10 @@ fn keep(
             let now = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match Journal::rewrite(&journal.path, &now) {
                 Ok(fresh) => journal = fresh,
-                Err(error) => tracing::error!(%error, "the facts journal could not be rewritten"),
+                Err(error) => {
+                    tracing::error!(%error, "the facts journal could not be rewritten");
+                    journal.is_stale = true;
+                }
             }
         }
     }
@@ -350,6 +360,23 @@ mod tests {
 
         let kept: Vec<String> = parse(&std::fs::read(&path).unwrap()).into_keys().collect();
         assert_eq!(kept, [id("a").to_string(), id("c").to_string()]);
+    }
+
+    #[test]
+    fn a_rewrite_that_failed_half_way_costs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("facts");
+        let mut journal = Journal::rewrite(&path, &BTreeMap::new()).unwrap();
+        let _renamed_over = Journal::rewrite(&path, &BTreeMap::new()).unwrap();
+        journal.is_stale = true;
+        let facts = Some(ContainerFacts::default());
+        let id = id("a").to_string();
+
+        journal
+            .write(&line_of(&Entry { id, facts }).unwrap(), true)
+            .unwrap();
+
+        assert_eq!(parse(&std::fs::read(&path).unwrap()).len(), 1);
     }
 
     #[tokio::test]

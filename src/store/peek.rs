@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::records::read;
+use super::records::{Unread, read};
 use crate::model::{Error, Kind, Result};
 
 /// What lies in a directory of records.
@@ -40,8 +40,8 @@ pub fn peek_blocking(dir: &Path) -> Result<Peeked> {
         if let Some(id) = named(".json") {
             match read(&path) {
                 Ok(value) => peeked.records.push((id, value)),
-                Err(error) if error.is_not_found() => {}
-                Err(_damaged) => peeked.unreadable.push(path),
+                Err(Unread::Failed(error)) if error.is_not_found() => {}
+                Err(_unread) => peeked.unreadable.push(path),
             }
         } else if named(".bad").is_some() {
             peeked.unreadable.push(path);

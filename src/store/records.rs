@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::model::{Classify, Context, Digest, Error, Kind, Result};
+use crate::model::{Classify, Digest, Error, Kind, Result};
 use crate::sys::files;
 
 /// Layout of the envelope; a file of another version is kept and not read.
@@ -37,7 +37,7 @@ pub struct Records<T> {
 pub struct Loaded<T> {
     /// The readable records by object id.
     pub records: Vec<(String, T)>,
-    /// Files that could not be read, moved aside to this path, and why.
+    /// Files that are no records of this build, where they are now, and why.
     pub quarantined: Vec<(PathBuf, Error)>,
 }
 
@@ -85,9 +85,12 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Records<T> {
     /// `Internal` where the file is there and cannot be read.
     pub async fn get(&self, id: &str) -> Result<Option<T>> {
         let path = self.path(id);
-        off_thread(move || match path.exists() {
-            true => read(&path).map(Some),
-            false => Ok(None),
+        off_thread(move || match read(&path) {
+            Ok(value) => Ok(Some(value)),
+            Err(unread) => match unread.into_error() {
+                error if error.is_not_found() => Ok(None),
+                error => Err(error),
+            },
         })
         .await
     }
@@ -104,10 +107,11 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Records<T> {
         }
     }
 
-    /// Reads all records. One that cannot be read is moved aside (`.bad`) and reported, never fatal.
+    /// Reads all records. A damaged one is moved aside (`.bad`) and reported, never fatal; one of another version is
+    /// reported and stays.
     ///
     /// # Errors
-    /// `Internal` where the directory itself cannot be read.
+    /// Where the directory or a file cannot be read, which says nothing about what stands there.
     pub async fn load(&self) -> Result<Loaded<T>> {
         let dir = self.dir.clone();
         off_thread(move || load_blocking(&dir)).await
@@ -134,7 +138,11 @@ fn load_blocking<T: DeserializeOwned>(dir: &Path) -> Result<Loaded<T>> {
         };
         match read(&path) {
             Ok(value) => loaded.records.push((id.to_owned(), value)),
-            Err(error) => {
+            // Removed since the directory was listed.
+            Err(Unread::Failed(error)) if error.is_not_found() => {}
+            Err(Unread::Failed(error)) => return Err(error),
+            Err(Unread::Foreign(error)) => loaded.quarantined.push((path, error)),
+            Err(Unread::Damaged(error)) => {
                 let aside = path.with_extension("bad");
                 std::fs::rename(&path, &aside)
                     .classify(Kind::Internal, || format!("move {} aside", path.display()))?;
@@ -164,29 +172,74 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(&envelope).classify(Kind::Internal, what)
 }
 
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = files::read_capped_blocking(path, LIMIT_BYTES)?;
+/// Why a record was not read.
+pub(super) enum Unread {
+    /// The file could not be read; `NotFound` where there is none.
+    Failed(Error),
+    /// It was written by a build with another layout.
+    Foreign(Error),
+    /// It is not what was written.
+    Damaged(Error),
+}
+
+impl Unread {
+    pub(super) fn into_error(self) -> Error {
+        let (Self::Failed(error) | Self::Foreign(error) | Self::Damaged(error)) = self;
+        error
+    }
+}
+
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Unread> {
     let bad = || format!("record {}", path.display());
-    let envelope: Envelope = serde_json::from_slice(&bytes).classify(Kind::Internal, bad)?;
+    let damaged = |error: Error| Unread::Damaged(error);
+    let file = files::open_regular_blocking(path).map_err(|error| match error.kind() {
+        Kind::FailedPrecondition => Unread::Damaged(error),
+        _ => Unread::Failed(error),
+    })?;
+    let length = file.metadata().classify(Kind::Internal, bad);
+    if length.map_err(Unread::Failed)?.len() > LIMIT_BYTES {
+        let text = format!("longer than {LIMIT_BYTES} bytes");
+        return Err(Unread::Damaged(Error::internal(text).context(bad())));
+    }
+    let bytes =
+        files::read_open_capped_blocking(file, path, LIMIT_BYTES).map_err(Unread::Failed)?;
+    let envelope: Envelope = serde_json::from_slice(&bytes)
+        .classify(Kind::Internal, bad)
+        .map_err(damaged)?;
     if envelope.version != VERSION {
-        return Err(Error::internal(format!(
-            "version {}, this build reads {VERSION}",
-            envelope.version
-        )))
-        .context(bad);
+        let text = format!("version {}, this build reads {VERSION}", envelope.version);
+        return Err(Unread::Foreign(Error::internal(text).context(bad())));
     }
     if Digest::sha256(envelope.body.get().as_bytes()) != envelope.sha256 {
-        return Err(Error::internal(
-            "its checksum does not match: the file was damaged",
-        ))
-        .context(bad);
+        let text = "its checksum does not match: the file was damaged";
+        return Err(Unread::Damaged(Error::internal(text).context(bad())));
     }
-    serde_json::from_str(envelope.body.get()).classify(Kind::Internal, bad)
+    serde_json::from_str(envelope.body.get())
+        .classify(Kind::Internal, bad)
+        .map_err(damaged)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_now_or_by_this_build_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::<Vec<u8>>::open_blocking(dir.path(), Durability::Synced).unwrap();
+        records.put("newer", &vec![1]).await.unwrap();
+        let path = dir.path().join("newer.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("\"version\":1", "\"version\":2")).unwrap();
+
+        let loaded = records.load().await.unwrap();
+        assert_eq!(loaded.quarantined.len(), 1);
+        assert!(path.exists(), "the next build may read it");
+
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        records.get("newer").await.unwrap_err();
+    }
 
     #[tokio::test]
     async fn a_record_comes_back_and_a_damaged_one_is_moved_aside() {

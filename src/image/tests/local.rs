@@ -148,6 +148,43 @@ async fn images_of_other_clients_are_adopted_at_start_and_by_event() {
 }
 
 #[tokio::test]
+async fn a_passing_failure_takes_no_image_off_the_list() {
+    let world = World::new();
+    let id = foreign(&world, "docker.io/library/good:v1").await;
+    let rig = Rig::new(&world, "");
+    rig.images.load().await.unwrap();
+
+    world.fail_call("content.read", 1, Fault::Refused);
+    rig.images.load().await.unwrap_err();
+    assert_eq!(rig.images.list(None).unwrap().len(), 1);
+
+    rig.images.load().await.unwrap();
+    assert_eq!(rig.images.list(None).unwrap()[0].id, id);
+}
+
+#[tokio::test]
+async fn removing_an_image_leaves_the_name_that_moved_to_another() {
+    let mut shelf = Shelf::default();
+    make(&mut shelf, Some("v1"), &["one"]);
+    let first = serve(shelf);
+    let rig = Rig::loaded().await;
+    let old = rig.pull(&first, ":v1").await.unwrap();
+    let name = rig.view(old.as_str()).repo_tags[0].clone();
+    let newer = foreign(&rig.world, &name).await;
+    // The catalog is told while the removal of the old image waits for its turn.
+    let (removed, moved) = tokio::join!(
+        rig.images.remove(old.as_str()),
+        rig.images.refresh(&name)
+    );
+    removed.unwrap();
+    moved.unwrap();
+
+    assert_eq!(rig.view(&name).id, newer);
+    let record = rig.world.containerd().images.get(&name).await.unwrap();
+    assert_ne!(record.target.digest, Digest::sha256(b""));
+}
+
+#[tokio::test]
 async fn an_image_that_cannot_be_read_does_not_hide_the_others() {
     let world = World::new();
     let id = foreign(&world, "docker.io/library/good:v1").await;

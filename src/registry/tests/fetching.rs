@@ -72,6 +72,43 @@ async fn a_stream_without_progress_gives_up() {
 }
 
 #[tokio::test]
+async fn a_byte_a_connection_is_no_progress() {
+    let mut shelf = Shelf::default();
+    let bytes = vec![7_u8; 10_000];
+    let digest = shelf.blob(bytes.clone());
+    let stub = Stub::start(move |seen| shelf.answer(seen).cut_at(1));
+    let repository = open(&stub, ":v1", &Credentials::anonymous()).await;
+
+    let error = drain(repository.blob(layer(digest, bytes.len()), 0))
+        .await
+        .unwrap_err();
+
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(stub.lines().len() <= 5, "{:?}", stub.lines());
+}
+
+#[tokio::test]
+async fn a_document_that_stops_halfway_is_given_up() {
+    let mut shelf = Shelf::default();
+    let digest = shelf.blob("{\"a\": 1}");
+    let stub = Stub::start(move |seen| shelf.answer(seen).stall_at(3));
+    let settings = Settings {
+        idle_timeout: Duration::from_millis(200),
+        ..settings()
+    };
+    let repository = open_with(settings, &stub, ":v1", &Credentials::anonymous()).await;
+    let config = Descriptor {
+        media_type: "application/vnd.oci.image.config.v1+json".into(),
+        ..layer(digest, 8)
+    };
+
+    let limit = Duration::from_secs(20);
+    let read = tokio::time::timeout(limit, repository.document(&config, 1_000)).await;
+
+    assert_eq!(read.unwrap().unwrap_err().kind(), Kind::Unavailable);
+}
+
+#[tokio::test]
 async fn a_blob_of_another_size_than_announced_is_refused() {
     let mut shelf = Shelf::default();
     let digest = shelf.blob("0123456789");
