@@ -275,7 +275,11 @@ mod tests {
 
         let error = open(&[header, file("a", b"")]).unwrap_err();
 
-        assert!(error.chain().contains("extended header"), "{}", error.chain());
+        assert!(
+            error.chain().contains("extended header"),
+            "{}",
+            error.chain()
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! RemoveImage: all records of an image go, whichever of its names was given. Running containers keep their snapshots.
 
 use super::Images;
+use super::facts::Facts;
 use crate::model::{Context, Result};
 
 impl Images {
@@ -17,28 +18,38 @@ impl Images {
         let _gate = self.inner.records.read().await;
         let _turn = self.hold_records(&image.id, &image.names).await;
         // Another removal, or a pull that moved a name to another image, may have come first.
-        let held: Vec<_> = image
+        let mut held: Vec<_> = image
             .names
             .iter()
             .filter_map(|name| Some((name.clone(), self.inner.catalog.entry(name)?)))
             .filter(|(_, entry)| entry.facts.id == image.id)
             .collect();
-        let mut names: Vec<String> = held.iter().map(|(name, _)| name.clone()).collect();
-        self.inner.catalog.remove(&names);
         // The id's record goes last: as long as it is there the image can still be found and removed.
-        names.sort_by_key(|name| name.as_str() == image.id.as_str());
+        held.sort_by_key(|(name, _)| name.as_str() == image.id.as_str());
+        let names: Vec<String> = held.iter().map(|(name, _)| name.clone()).collect();
+        self.inner.catalog.remove(&names);
         let last = names.len().saturating_sub(1);
-        for (at, name) in names.iter().enumerate() {
-            let is_last = at == last;
-            let deletion = self.inner.containerd.images.delete(name, is_last).await;
+        for (at, (name, entry)) in held.iter().enumerate() {
+            let deletion = self.delete_record(name, &entry.facts, at == last).await;
             if let Err(error) = deletion {
-                let gone = names.get(..at).unwrap_or_default();
-                let left = held.into_iter().filter(|(name, _)| !gone.contains(name));
-                self.inner.catalog.put(left);
+                self.inner.catalog.put(held.iter().skip(at).cloned());
                 return Err(error).context(|| format!("remove image {}: record {name}", image.id));
             }
         }
         tracing::info!(id = %image.id, ?names, "image removed");
         Ok(())
+    }
+
+    /// Deletes a record, unless another client just gave the name to another image: then the name is that one's.
+    async fn delete_record(&self, name: &str, facts: &Facts, sync: bool) -> Result<()> {
+        let images = &self.inner.containerd.images;
+        match images.get(name).await {
+            Ok(record) if record.target.digest != facts.target.digest => {
+                tracing::info!(image.ref = name, target = %record.target.digest, "the name means another image now and stays");
+                Ok(())
+            }
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => images.delete(name, sync).await,
+        }
     }
 }
