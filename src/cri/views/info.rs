@@ -9,7 +9,7 @@ use crate::containerd::Payload;
 use crate::index::{ContainerView, SandboxView};
 use crate::model::security::NamespaceMode;
 use crate::model::state::ContainerState;
-use crate::model::{Classify, Kind, Result};
+use crate::model::{Classify, Kind, Resources, Result};
 use crate::sandbox::RuntimeHandler;
 use crate::wire::{cri, gojson, runc};
 
@@ -31,9 +31,9 @@ struct SandboxInfo<'a> {
     cni_result: Option<&'a RawValue>,
     sandbox_metadata: VersionedMetadata<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    resources: Option<cri::LinuxContainerResources>,
+    resources: Option<cri::ContainerResources>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    overhead: Option<cri::LinuxContainerResources>,
+    overhead: Option<cri::ContainerResources>,
     /// Ours: what would not unwind.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     stuck_steps: &'a [String],
@@ -129,8 +129,8 @@ pub(in crate::cri) fn sandbox(
         runtime_spec: raw(&view.spec),
         cni_result: raw(&view.cni_result),
         sandbox_metadata: sandbox_metadata(view),
-        resources: resources.as_ref().map(Into::into),
-        overhead: overhead.as_ref().map(Into::into),
+        resources: resources.as_ref().map(of_linux),
+        overhead: overhead.as_ref().map(of_linux),
         stuck_steps: &view.stuck,
     })
 }
@@ -195,6 +195,13 @@ pub(in crate::cri) fn container(
         config: raw(&view.record),
         runtime_spec: raw(&view.spec),
     })
+}
+
+fn of_linux(resources: &Resources) -> cri::ContainerResources {
+    cri::ContainerResources {
+        linux: Some(resources.into()),
+        windows: None,
+    }
 }
 
 /// Stored JSON, shown as it is; `null` where it is none.

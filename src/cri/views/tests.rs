@@ -253,6 +253,23 @@ fn verbose_info_is_one_json_object_with_the_stored_texts_inside() {
     assert_eq!(read["snapshotKey"], "c".repeat(64));
     assert_eq!(read["runtimeOptions"]["systemd_cgroup"], true);
 
+    let resized = SandboxView {
+        updated: Some((
+            Some(Resources {
+                cpu_shares: Some(7),
+                ..Default::default()
+            }),
+            None,
+        )),
+        ..sandbox()
+    };
+    let shown = info::sandbox(&resized, None, true).unwrap();
+    let read: serde_json::Value = serde_json::from_str(&shown["info"]).unwrap();
+    assert_eq!(
+        read["resources"],
+        serde_json::json!({"linux": {"cpu_shares": 7}})
+    );
+
     assert!(info::sandbox(&sandbox(), None, false).unwrap().is_empty());
     assert!(
         info::container(&container(), None, false)
