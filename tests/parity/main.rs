@@ -1,7 +1,7 @@
 //! What podwright hands to containerd, beside what containerd's own CRI plugin writes for the same request: `make parity`.
 //!
 //! `generate` makes the requests, `descriptor` proves that no field and no enum value of them is missing, `endpoint`
-//! runs both servers in namespaces that end with the run (`node`), `observe` reads back what came of a request,
+//! runs both servers in namespaces that end with the run (`node`), `visit` asks one of them and `observe` reads back,
 //! `normalise` takes away what cannot be equal, `compare` finds the differences, and `table` holds them against
 //! `accepted.toml`. See README.md.
 
@@ -13,9 +13,11 @@ mod image;
 mod node;
 mod normalise;
 mod observe;
+mod report;
 mod requests;
 mod run;
 mod table;
+mod visit;
 
 /// What the integration tests' client expects of its surroundings.
 mod case {
@@ -80,6 +82,13 @@ fn trial(name: &str, run: fn() -> Outcome) -> Trial {
 /// One line to whoever watches.
 pub(crate) fn say(line: &str) {
     drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// A line for whoever asked for more.
+pub(crate) fn verbose(line: &str) {
+    if std::env::var_os("PODWRIGHT_PARITY_VERBOSE").is_some() {
+        say(line);
+    }
 }
 
 /// Fails with `message` unless `fact` holds.

@@ -156,7 +156,7 @@ fn extensions(record: &Record) -> Outcome<Value> {
 }
 
 /// Modes of a log file and of its folder; lines without their times.
-fn log_file(path: &str) -> Value {
+pub(crate) fn log_file(path: &str) -> Value {
     let path = Path::new(path);
     let Ok(text) = fs::read_to_string(path) else {
         return Value::Null;

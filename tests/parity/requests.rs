@@ -96,6 +96,37 @@ impl Endpoint {
         Ok(())
     }
 
+    /// Changes overhead and resources of a pod.
+    pub(crate) async fn update_pod(
+        &self,
+        id: &str,
+        (overhead, resources): &(cri::LinuxContainerResources, cri::LinuxContainerResources),
+    ) -> Result<(), Status> {
+        let message = cri::UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: id.to_owned(),
+            overhead: Some(overhead.clone()),
+            resources: Some(resources.clone()),
+        };
+        self.cri
+            .runtime
+            .clone()
+            .update_pod_sandbox_resources(message)
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn reopen(&self, id: &str) -> Result<(), Status> {
+        let message = cri::ReopenContainerLogRequest {
+            container_id: id.to_owned(),
+        };
+        self.cri
+            .runtime
+            .clone()
+            .reopen_container_log(message)
+            .await?;
+        Ok(())
+    }
+
     pub(crate) async fn stop_pod(&self, id: &str) -> Result<(), Status> {
         let message = cri::StopPodSandboxRequest {
             pod_sandbox_id: id.to_owned(),

@@ -4,6 +4,7 @@
 //! pass as well. `descriptor` proves that nothing is left out.
 
 mod containers;
+mod kubelet;
 mod pods;
 #[expect(
     deprecated,
@@ -32,6 +33,8 @@ pub(crate) struct Request {
     pub(crate) pod: cri::PodSandboxConfig,
     pub(crate) handler: String,
     pub(crate) containers: Vec<Container>,
+    /// Overhead and resources that the pod gets once it runs.
+    pub(crate) update: Option<(cri::LinuxContainerResources, cri::LinuxContainerResources)>,
 }
 
 /// A container, and what happens to it once it is created.
@@ -54,6 +57,7 @@ impl Request {
         Self {
             name,
             pod,
+            update: None,
             handler: String::new(),
             containers: vec![Container::new("plain", |config| {
                 // Where the pod is refused, many of these come to stand in one pod.
@@ -255,5 +259,6 @@ pub(crate) fn all() -> Vec<Request> {
     let mut all = pods::all();
     all.extend(security::all());
     all.extend(containers::all());
+    all.extend(kubelet::all());
     all
 }

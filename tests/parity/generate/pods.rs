@@ -28,9 +28,12 @@ pub(super) fn all() -> Vec<Request> {
         all.push(Request::new(format!("overhead-{letter}"), |pod| {
             linux(pod).overhead = Some(everything(n));
         }));
-        all.push(Request::new(format!("resources-{letter}"), |pod| {
-            linux(pod).resources = Some(everything(n));
-        }));
+        all.push(Request {
+            update: Some((everything(3 - n), resources(n))),
+            ..Request::new(format!("resources-{letter}"), |pod| {
+                linux(pod).resources = Some(everything(n));
+            })
+        });
         all.push(Request::new(format!("sysctls-{letter}"), |pod| {
             linux(pod).sysctls = map([
                 ("kernel.shm_rmid_forced", (n - 1).to_string()),
