@@ -95,7 +95,7 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.mine.Step, test.peer.Step = "exec", "exec"
-			v := judge([]answer{test.mine}, []answer{test.peer}, test.pending, test.accepted)
+			v := judge([]answer{test.mine}, []answer{test.peer}, test.pending, test.accepted, false)
 			said := strings.Join(v.complaints, "; ")
 			if test.want == "" && said != "" || len(v.complaints) > 1 || !strings.Contains(said, test.want) {
 				t.Fatalf("said %q, want %q", said, test.want)
@@ -106,12 +106,21 @@ func TestJudge(t *testing.T) {
 
 func TestThePeerIsHeldToWhatItCannotDo(t *testing.T) {
 	able := []answer{{Step: "exec by websocket"}}
-	v := judge(nil, able, nil, nil)
+	v := judge(nil, able, nil, nil, false)
 	if len(v.complaints) != 1 || !strings.Contains(v.complaints[0], "the peer can do it") {
 		t.Fatalf("said %q", v.complaints)
 	}
 	unable := []answer{{Step: "exec by websocket", Wrong: "403"}}
-	if v := judge(nil, unable, nil, nil); len(v.complaints) != 0 {
+	if v := judge(nil, unable, nil, nil, false); len(v.complaints) != 0 {
+		t.Fatalf("said %q", v.complaints)
+	}
+}
+
+func TestALooseJudgementTellsNothingOfThePeer(t *testing.T) {
+	peer := []answer{{Step: "exec by websocket"}, {Step: "exec", Wrong: "timed out"}}
+	mine := []answer{{Step: "exec", Wrong: "timed out"}}
+	v := judge(mine, peer, nil, []*exception{{step: "exec", field: "a"}}, true)
+	if len(v.complaints) != 1 || v.complaints[0] != "exec: timed out" {
 		t.Fatalf("said %q", v.complaints)
 	}
 }

@@ -1,7 +1,7 @@
 // Command crictl uses every command of crictl with a server, and compares the answers of two servers.
 //
 //	crictl drive -crictl PROGRAM -endpoint unix:///x.sock -work FOLDER -out answers.json
-//	crictl judge -mine answers.json -peer answers.json -status STATUS.md
+//	crictl judge -mine answers.json -peer answers.json -status STATUS.md [-loose]
 package main
 
 import (
@@ -23,6 +23,7 @@ func main() {
 	mine := flag.String("mine", "", "podwright's answers")
 	peer := flag.String("peer", "", "the peer's answers")
 	page := flag.String("status", "", "the page that lists what is pending, and what is accepted")
+	loose := flag.Bool("loose", false, "the lists were made for another peer: its failures, and rows without use, are none of ours")
 	if len(os.Args) < 2 {
 		fail(fmt.Errorf("want drive or judge"))
 	}
@@ -34,7 +35,7 @@ func main() {
 	case "drive":
 		err = drive(*program, *endpoint, *work, *out)
 	case "judge":
-		err = compare(*mine, *peer, *page)
+		err = compare(*mine, *peer, *page, *loose)
 	default:
 		err = fmt.Errorf("want drive or judge, not %s", os.Args[1])
 	}
@@ -67,7 +68,7 @@ func drive(program, endpoint, work, out string) error {
 	return os.WriteFile(out, append(data, '\n'), 0o644)
 }
 
-func compare(mine, peer, page string) error {
+func compare(mine, peer, page string, loose bool) error {
 	ours, err := read(mine)
 	if err != nil {
 		return err
@@ -84,7 +85,7 @@ func compare(mine, peer, page string) error {
 	if err != nil {
 		return err
 	}
-	v := judge(ours, theirs, pending, accepted)
+	v := judge(ours, theirs, pending, accepted, loose)
 	for _, each := range v.waits {
 		fmt.Println("pending:", each)
 	}
