@@ -59,7 +59,7 @@ struct Prepared {
 /// A prepared layer, and the lock that keeps peers from making it as well.
 struct Claim {
     prepared: Prepared,
-    _turn: OwnedMutexGuard<()>,
+    turn: OwnedMutexGuard<()>,
 }
 
 impl Drop for Prepared {
@@ -102,7 +102,9 @@ impl Unpack<'_> {
         };
         for (at, layer) in layers.iter().enumerate() {
             if let Some(claim) = self.claim(layer, parent(layers, at)).await? {
-                self.from(layers, at, claim, bring, parallel).await?;
+                let Claim { prepared, turn } = claim;
+                drop(turn);
+                self.from(layers, at, prepared, bring, parallel).await?;
                 break;
             }
         }
@@ -110,12 +112,13 @@ impl Unpack<'_> {
         self.containerd.content.label(id, label).await
     }
 
-    /// Brings and applies the layers from `start` up, whose snapshot is claimed already.
+    /// Brings and applies the layers from `start` up, whose snapshot is prepared already. No lock is held while blobs
+    /// arrive: a registry that takes its time over a layer that many images share would keep them all waiting.
     async fn from(
         &self,
         layers: &[Layer],
         start: usize,
-        claim: Claim,
+        first: Prepared,
         bring: &dyn BringLayer,
         parallel: usize,
     ) -> Result<()> {
@@ -131,7 +134,7 @@ impl Unpack<'_> {
             .buffer_unordered(parallel.max(1))
             .try_collect::<()>();
         let applying = async {
-            let mut claim = Some(claim);
+            let mut first = Some(first);
             for ((at, layer), arrived) in layers.iter().enumerate().skip(start).zip(arrived) {
                 arrived.await.map_err(|_dropped| {
                     let digest = &layer.blob.digest;
@@ -140,8 +143,8 @@ impl Unpack<'_> {
                         format!("layer {digest}: its download ended"),
                     )
                 })?;
-                let claim = match claim.take() {
-                    Some(claim) => Some(claim),
+                let claim = match first.take() {
+                    Some(prepared) => self.reclaim(layer, prepared).await?,
                     None => self.claim(layer, parent(layers, at)).await?,
                 };
                 if let Some(claim) = claim {
@@ -159,14 +162,29 @@ impl Unpack<'_> {
     async fn claim(&self, layer: &Layer, parent: Option<&Digest>) -> Result<Option<Claim>> {
         let turn = self.locks.hold(self.lock_name(layer)).await;
         let prepared = self.prepare(layer, parent).await?;
-        Ok(prepared.map(|prepared| Claim {
-            prepared,
-            _turn: turn,
-        }))
+        Ok(prepared.map(|prepared| Claim { prepared, turn }))
+    }
+
+    /// The right to complete what was prepared a while ago, or `None` where a peer was faster.
+    async fn reclaim(&self, layer: &Layer, prepared: Prepared) -> Result<Option<Claim>> {
+        let turn = self.locks.hold(self.lock_name(layer)).await;
+        let snapshots = &self.containerd.snapshots;
+        match snapshots
+            .stat(self.snapshotter, layer.chain_id.as_str())
+            .await
+        {
+            Ok(_committed) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(Some(Claim { prepared, turn })),
+            Err(error) => Err(error),
+        }
     }
 
     async fn complete(&self, layer: &Layer, claim: Claim) -> Result<()> {
-        let mut prepared = claim.prepared;
+        // The lock is held to the end.
+        let Claim {
+            mut prepared,
+            turn: _turn,
+        } = claim;
         // A snapshotter that hands out a read-only view has staged the layer itself.
         let is_staged = prepared
             .mounts
