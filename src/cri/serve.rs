@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::Stream;
-use prost::Message;
 use tonic::{Response, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use crate::index::PodView;
 use crate::model::{Error, Kind, Result};
+use crate::wire::Message;
 
 use super::Service;
 

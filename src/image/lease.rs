@@ -11,6 +11,12 @@ use crate::model::{Clock, Digest, Result, Timestamp};
 
 /// How long work may take, and how long its remains are kept.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Pauses after failed attempts to delete a lease.
+const WAITS: [Duration; 3] = [
+    Duration::from_millis(50),
+    Duration::from_millis(500),
+    Duration::ZERO,
+];
 /// A lease is not joined any more once this much of its life may be over.
 const WINDOW: i64 = 12 * 3600;
 
@@ -32,6 +38,12 @@ pub(super) struct Held {
     id: LeaseId,
 }
 
+fn id_of(now: Timestamp, target: &Digest) -> LeaseId {
+    let (seconds, _) = now.parts();
+    let window = seconds.div_euclid(WINDOW);
+    LeaseId(format!("podwright-image-{window}-{}", target.hex()))
+}
+
 impl LeaseBook {
     /// Takes the lease for work on `target`, making it where it is not there.
     ///
@@ -44,12 +56,10 @@ impl LeaseBook {
         target: &Digest,
     ) -> Result<Held> {
         let now = clock.now();
-        let (seconds, _) = now.parts();
-        let window = seconds.div_euclid(WINDOW);
         let held = Held {
             book: self.clone(),
             leases: Arc::clone(leases),
-            id: LeaseId(format!("podwright-image-{window}-{}", target.hex())),
+            id: id_of(now, target),
         };
         let _turn = self.0.turns.hold(held.id.0.clone()).await;
         self.count(&held.id, |holders| holders.saturating_add(1));
@@ -59,6 +69,21 @@ impl LeaseBook {
             .create(&held.id, Some(expire), BTreeMap::new())
             .await?;
         Ok(held)
+    }
+
+    /// Ends the lease that a failed pull of `target` left, where nobody works under it: everything is there by now.
+    pub(super) async fn sweep(&self, leases: &dyn Leases, clock: &dyn Clock, target: &Digest) {
+        let id = id_of(clock.now(), target);
+        let _turn = self.0.turns.hold(id.0.clone()).await;
+        if self.count(&id, |holders| holders) > 0 {
+            return;
+        }
+        match leases.delete(&id).await {
+            Err(error) if !error.is_not_found() => {
+                tracing::debug!(lease = %id.0, %error, "a failed pull's lease stays until it expires");
+            }
+            _ => {}
+        }
     }
 
     /// Changes the number of holders and answers the new one.
@@ -91,8 +116,15 @@ impl Held {
         if book.count(&self.id, |holders| holders) > 1 {
             return;
         }
-        if let Err(error) = self.leases.delete(&self.id).await {
-            tracing::warn!(lease = %self.id.0, %error, "a finished pull's lease stays until it expires");
+        for wait in WAITS {
+            match self.leases.delete(&self.id).await {
+                Ok(()) => return,
+                Err(error) if error.is_not_found() => return,
+                Err(error) => {
+                    tracing::warn!(lease = %self.id.0, %error, "a finished pull's lease would not go; after some tries it stays until it expires");
+                    tokio::time::sleep(wait).await;
+                }
+            }
         }
     }
 }

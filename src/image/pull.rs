@@ -3,6 +3,8 @@
 //! ```text
 //! resolve (every time) -> lease -> index, manifest, config -> { layers, parallel } overlapped with { unpack } -> records
 //! ```
+//!
+//! Where all of it is here already, nothing follows the resolving but two looks at containerd.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,11 +17,12 @@ use super::labels;
 use super::store::Store;
 use super::unpack::{BringLayer, Unpack};
 use super::{Images, Inner, pattern};
-use crate::config::Policy;
+use crate::config::{Config, Policy};
 use crate::model::{Descriptor, Digest, Error, Kind, Reference, Result};
 use crate::ops::{Edge, Operation, gate};
 use crate::registry::manifest::{MediaKind, decode, media_kind};
 use crate::registry::{Credentials, Repository, Resolved};
+use crate::sys;
 
 const OPERATION: &str = "PullImage";
 
@@ -182,6 +185,29 @@ impl Pull<'_> {
             .step(Step::Resolve, repository.resolve())
             .await
             .map_err(|error| registry_error(self.reference, error))?;
+        if let Some(id) = self.up_to_date(&resolved.target.digest).await? {
+            tracing::info!(image = %self.reference, %id, host = %resolved.host, "image is up to date");
+            return Ok(id);
+        }
+        let brought = self.bring(&config, &repository, &resolved).await;
+        // What the allocator keeps of the buffers of a large image is a multiple of what the server needs to live.
+        self.inner.supervisor.watch("give memory back", async {
+            let given = sys::off_thread("give memory back", || {
+                sys::memory::give_back_blocking();
+                Ok(())
+            });
+            given.await.unwrap_or_default();
+        });
+        brought
+    }
+
+    /// Brings what is missing and writes the records.
+    async fn bring(
+        &self,
+        config: &Config,
+        repository: &Repository,
+        resolved: &Resolved,
+    ) -> Result<Digest> {
         let containerd = &self.inner.containerd;
         let clock = &*self.inner.clock;
         let taking = self
@@ -196,8 +222,8 @@ impl Pull<'_> {
         };
         let fetch = Fetch {
             store: &store,
-            repository: &repository,
-            resolved: &resolved,
+            repository,
+            resolved,
             max_layer: config.images.max_layer_bytes,
         };
         let reading = Facts::read(&fetch, &resolved.target, &self.inner.platforms);
@@ -222,6 +248,45 @@ impl Pull<'_> {
         lease.release().await;
         tracing::info!(image = %self.reference, id = %facts.id, host = %resolved.host, "image pulled");
         Ok(facts.id.clone())
+    }
+
+    /// The id of the image, where all of it is here already: its records mean what the registry says now, and its
+    /// topmost snapshot is there. Nothing is written then.
+    async fn up_to_date(&self, target: &Digest) -> Result<Option<Digest>> {
+        let catalog = &self.inner.catalog;
+        let Some(known) = catalog.entry(&self.reference.to_string()) else {
+            return Ok(None);
+        };
+        let facts = known.facts;
+        let names = record_names(self.reference, &facts);
+        let pinned = names.iter().any(|name| self.images.is_pinned(name));
+        let stands = |name: &String| {
+            let entry = catalog.entry(name);
+            entry.is_some_and(|e| e.facts.target.digest == *target && e.pinned == pinned)
+        };
+        let Some(top) = facts.layers.last().filter(|_| names.iter().all(stands)) else {
+            return Ok(None);
+        };
+        // What the catalog does not know yet, another client having been at work, containerd does.
+        let containerd = &self.inner.containerd;
+        let name = self.reference.to_string();
+        let (record, snapshot) = futures::future::join(
+            containerd.images.get(&name),
+            containerd
+                .snapshots
+                .stat(self.snapshotter, top.chain_id.as_str()),
+        )
+        .await;
+        match (record, snapshot) {
+            (Ok(record), Ok(_there)) if record.target.digest == *target => {
+                let leases = &*containerd.leases;
+                let sweep = self.inner.leases.sweep(leases, &*self.inner.clock, target);
+                sweep.await;
+                Ok(Some(facts.id.clone()))
+            }
+            (Err(error), _) | (_, Err(error)) if !error.is_not_found() => Err(error),
+            _ => Ok(None),
+        }
     }
 
     async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -4,6 +4,9 @@ mod convert;
 pub mod gojson;
 pub mod record;
 
+/// What every message is: it knows its own length on the wire.
+pub use prost::Message;
+
 /// The Kubernetes Container Runtime Interface, `runtime.v1`: messages, servers and clients.
 #[expect(
     clippy::allow_attributes,

@@ -141,6 +141,45 @@ async fn a_second_pull_asks_the_registry_and_fetches_nothing() {
 }
 
 #[tokio::test]
+async fn a_second_pull_writes_nothing_unless_something_was_lost() {
+    let mut shelf = Shelf::default();
+    make(&mut shelf, Some("v1"), &["one", "two"]);
+    let stub = serve(shelf);
+    let rig = Rig::loaded().await;
+    let id = rig.pull(&stub, ":v1").await.unwrap();
+    let view = rig.view(id.as_str());
+
+    rig.world.clear_trace();
+    assert_eq!(rig.pull(&stub, ":v1").await.unwrap(), id);
+    let reads = rig.world.trace();
+    let cheap = ["images.get", "snapshots.stat", "leases.delete"];
+    let is_cheap = |line: &String| cheap.iter().any(|call| line.starts_with(call));
+    assert!(reads.iter().all(is_cheap), "{reads:#?}");
+
+    let containerd = rig.world.containerd();
+    let top = view.layers.last().unwrap().chain_id.clone();
+    containerd
+        .snapshots
+        .remove("overlayfs", top.as_str())
+        .await
+        .unwrap();
+    assert_eq!(rig.pull(&stub, ":v1").await.unwrap(), id);
+    containerd
+        .snapshots
+        .stat("overlayfs", top.as_str())
+        .await
+        .unwrap();
+
+    containerd
+        .images
+        .delete(&view.repo_tags[0], false)
+        .await
+        .unwrap();
+    assert_eq!(rig.pull(&stub, ":v1").await.unwrap(), id);
+    containerd.images.get(&view.repo_tags[0]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_present_image_is_refused_to_credentials_that_the_registry_refuses() {
     let mut shelf = Shelf::default();
     make(&mut shelf, Some("v1"), &["one"]);
