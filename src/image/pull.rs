@@ -227,7 +227,14 @@ impl Pull<'_> {
             max_layer: config.images.max_layer_bytes,
         };
         let reading = Facts::read(&fetch, &resolved.target, &self.inner.platforms);
-        let facts = Arc::new(self.step(Step::Documents, reading).await?);
+        let facts = match self.step(Step::Documents, reading).await {
+            Ok(facts) => Arc::new(facts),
+            Err(error) => {
+                // Documents are small: nothing that is worth keeping for the next pull.
+                lease.release().await;
+                return Err(error);
+            }
+        };
         let unpack = Unpack {
             containerd,
             locks: &self.inner.locks,
