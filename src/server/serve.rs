@@ -8,6 +8,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use super::accept::connections;
+use super::deadline::Deadlines;
 use super::limit::InFlight;
 use super::sockets::{Admission, Listening};
 use crate::config::settings;
@@ -40,6 +41,7 @@ pub(super) async fn serve(
     let incoming = connections(listener, admission, limits.max_connections.get());
     let served = Server::builder()
         .layer(InFlight::new(limits.max_requests.get()))
+        .layer(Deadlines)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_max_header_list_size(HEADER_LIST_BYTES)
         .http2_keepalive_interval(Some(PING_EVERY))
