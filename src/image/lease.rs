@@ -56,13 +56,15 @@ impl LeaseBook {
         target: &Digest,
     ) -> Result<Held> {
         let now = clock.now();
+        let id = id_of(now, target);
+        let _turn = self.0.turns.hold(id.0.clone()).await;
+        self.count(&id, |holders| holders.saturating_add(1));
+        // From here on whatever ends this takes the count back: before, there is none to take.
         let held = Held {
             book: self.clone(),
             leases: Arc::clone(leases),
-            id: id_of(now, target),
+            id,
         };
-        let _turn = self.0.turns.hold(held.id.0.clone()).await;
-        self.count(&held.id, |holders| holders.saturating_add(1));
         let life = i64::try_from(LIFE.as_nanos()).unwrap_or(i64::MAX);
         let expire = Timestamp(now.0.saturating_add(life));
         leases
