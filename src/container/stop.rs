@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::index::ContainerView;
 use crate::model::state::ContainerState;
-use crate::model::{ContainerId, Error, Kind, Result, Signal};
+use crate::model::{ContainerId, Error, Result, Signal};
 use crate::ops::{Edge, Operation, gate};
 use crate::sys;
 
@@ -24,8 +24,6 @@ const KILL_LIMIT: Duration = Duration::from_secs(30);
 const LONGEST_GRACE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// First pause between two SIGKILLs.
 const KILL_AGAIN: Duration = Duration::from_millis(100);
-/// A signal that met the closing connection of a shim is worth another try after each of these.
-const CLOSED_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 /// The stop that all callers share: the earliest deadline asked for, `None` while none is running.
 #[derive(Debug)]
@@ -203,20 +201,18 @@ impl Containers {
     /// Sends a signal to the init process, or to all; one that is gone already is none of our trouble, since the vigil
     /// sees its end.
     async fn signal(&self, id: &ContainerId, signal: Signal, all: bool) -> Result<()> {
-        let tasks = &self.deps.containerd.tasks;
-        let mut pauses = CLOSED_PAUSES.into_iter();
-        loop {
-            match tasks.kill(id.as_str(), None, signal, all).await {
-                Err(error) if error.is_not_found() => {
-                    self.nudge(id.as_str());
-                    return Ok(());
-                }
-                Err(error) if met_closed_shim(&error) => match pauses.next() {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => return Err(error),
-                },
-                sent => return sent,
+        match self
+            .deps
+            .containerd
+            .tasks
+            .kill(id.as_str(), None, signal, all)
+            .await
+        {
+            Err(error) if error.is_not_found() => {
+                self.nudge(id.as_str());
+                Ok(())
             }
+            sent => sent,
         }
     }
 
@@ -263,11 +259,6 @@ impl Containers {
     }
 }
 
-/// Whether a call fell into the moment in which a shim's connection closes: containerd tells the truth a little later.
-fn met_closed_shim(error: &Error) -> bool {
-    error.kind() == Kind::Unknown && error.chain().ends_with("ttrpc: closed")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,17 +279,5 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::from_secs(5));
         session.over();
         assert!(session.ask(Instant::now()));
-    }
-
-    #[test]
-    fn only_a_closing_connection_is_worth_another_try() {
-        let closed = |kind| Error::new(kind, "ttrpc: closed").context("kill task");
-
-        assert!(met_closed_shim(&closed(Kind::Unknown)));
-        assert!(!met_closed_shim(&closed(Kind::Unavailable)));
-        assert!(!met_closed_shim(&Error::new(
-            Kind::Unknown,
-            "permission denied"
-        )));
     }
 }

@@ -365,6 +365,18 @@ mod tests {
         assert_eq!(asked.get(), 3);
     }
 
+    #[test]
+    fn only_a_closing_connection_is_worth_another_try() {
+        let closed = |kind| Error::new(kind, "ttrpc: closed").context("kill task");
+
+        assert!(is_closed_shim(&closed(Kind::Unknown)));
+        assert!(!is_closed_shim(&closed(Kind::Unavailable)));
+        assert!(!is_closed_shim(&Error::new(
+            Kind::Unknown,
+            "permission denied"
+        )));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_said_after_a_shim_closed_is_the_answer() {
         let asked = Cell::new(0);
