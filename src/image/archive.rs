@@ -33,29 +33,27 @@ fn bad(why: impl std::fmt::Display) -> Error {
     Error::invalid(format!("image archive: {why}"))
 }
 
+fn malformed(error: std::io::Error) -> Error {
+    bad("not a well-formed tar").caused_by(error)
+}
+
 /// Refuses headers that only lengthen names or add attributes, and are longer than any such thing: reading the entries
 /// takes each of them into memory whole.
-fn check_extensions<R: Read + Seek>(tar: &mut tar::Archive<R>) -> std::io::Result<Result<()>> {
-    for entry in tar.entries_with_seek()?.raw(true) {
-        let entry = entry?;
+fn check_extensions(reader: impl Read + Seek) -> Result<()> {
+    let mut tar = tar::Archive::new(reader);
+    for entry in tar.entries_with_seek().map_err(malformed)?.raw(true) {
+        let entry = entry.map_err(malformed)?;
         let kind = entry.header().entry_type();
         let is_extension = kind.is_gnu_longname()
             || kind.is_gnu_longlink()
             || kind.is_pax_local_extensions()
             || kind.is_pax_global_extensions();
         if is_extension && entry.size() > MAX_EXTENSION {
-            return Ok(Err(bad(format!(
-                "an extended header of {} bytes",
-                entry.size()
-            ))));
+            let size = entry.size();
+            return Err(bad(format!("an extended header of {size} bytes")));
         }
     }
-    Ok(Ok(()))
-}
-
-fn rewound<R: Seek>(mut reader: R) -> std::io::Result<R> {
-    reader.rewind()?;
-    Ok(reader)
+    Ok(())
 }
 
 impl Archive {
@@ -77,11 +75,10 @@ impl Archive {
             spans: HashMap::new(),
             links: HashMap::new(),
         };
-        let malformed = |error: std::io::Error| bad("not a well-formed tar").caused_by(error);
-        let mut tar = tar::Archive::new(BufReader::new(reader));
-        check_extensions(&mut tar).map_err(malformed)??;
-        let reader = tar.into_inner();
-        let mut tar = tar::Archive::new(rewound(reader).map_err(malformed)?);
+        let mut reader = BufReader::new(reader);
+        check_extensions(&mut reader)?;
+        reader.rewind().map_err(malformed)?;
+        let mut tar = tar::Archive::new(reader);
         for entry in tar.entries_with_seek().map_err(malformed)? {
             archive.add(&entry.map_err(malformed)?, len)?;
         }

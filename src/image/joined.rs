@@ -33,7 +33,7 @@ struct Work<T> {
     outcome: watch::Receiver<Outcome<T>>,
     cancel: CancellationToken,
     waiters: usize,
-    /// How often it was left by everybody: each time begins a grace time of its own.
+    /// How often a caller left: only the grace time that the last leaving began counts.
     left: u64,
 }
 

@@ -39,10 +39,9 @@ pub struct FsUsage {
 pub(super) struct Usages {
     published: ArcSwap<Vec<FsUsage>>,
     roots: Mutex<HashMap<String, PathBuf>>,
-    /// Committed snapshots never change, so each is measured once. By snapshotter and name.
-    committed: Mutex<HashMap<(String, String), Usage>>,
-    /// What every snapshot took when it was last measured.
-    latest: Mutex<HashMap<(String, String), Usage>>,
+    /// What every snapshot took when it was last measured, by snapshotter and name. Committed ones never change, so each
+    /// of them is measured once.
+    latest: Mutex<HashMap<(String, String), (SnapshotKind, Usage)>>,
 }
 
 impl Images {
@@ -111,14 +110,15 @@ impl Images {
             total.bytes = total.bytes.saturating_add(usage.bytes);
             total.inodes = total.inodes.saturating_add(usage.inodes);
         };
-        let (mut known, mut latest) = (HashMap::new(), HashMap::new());
+        let mut latest = HashMap::new();
         let mut wanted = Vec::new();
         for info in listed {
             let key = (snapshotter.clone(), info.name);
-            match self.with_committed(|committed| committed.get(&key).copied()) {
-                Some(usage) if info.kind == SnapshotKind::Committed => {
+            let committed = SnapshotKind::Committed;
+            match self.last_of(&key) {
+                Some((kind, usage)) if kind == committed && info.kind == committed => {
                     add(usage);
-                    known.insert(key, usage);
+                    latest.insert(key, (kind, usage));
                 }
                 _ => wanted.push((key, info.kind)),
             }
@@ -132,29 +132,22 @@ impl Images {
             match usage {
                 Ok(usage) => {
                     add(usage);
-                    latest.insert(key.clone(), usage);
-                    if kind == SnapshotKind::Committed {
-                        known.insert(key, usage);
-                    }
+                    latest.insert(key, (kind, usage));
                 }
                 Err(error) if error.is_not_found() => {}
                 // A link that broke says nothing about any of them.
                 Err(error) if error.kind() == Kind::Unavailable => return Err(error),
                 Err(error) => {
                     // One tree that cannot be walked must not hide what the others take.
-                    let last = self.with_latest(|latest| latest.get(&key).copied());
+                    let last = self.last_of(&key);
                     tracing::warn!(snapshot = %key.1, %error, ?last, "a snapshot cannot be measured; its last known size counts");
-                    if let Some(usage) = last {
+                    if let Some((_, usage)) = last {
                         add(usage);
-                        latest.insert(key, usage);
+                        latest.insert(key, (kind, usage));
                     }
                 }
             }
         }
-        self.with_committed(|committed| {
-            committed.retain(|(name, _), _| *name != snapshotter);
-            committed.extend(known);
-        });
         self.with_latest(|all| {
             all.retain(|(name, _), _| *name != snapshotter);
             all.extend(latest);
@@ -168,12 +161,14 @@ impl Images {
         })
     }
 
-    fn with_committed<R>(&self, act: impl FnOnce(&mut HashMap<(String, String), Usage>) -> R) -> R {
-        let held = self.inner.usages.committed.lock();
-        act(&mut held.unwrap_or_else(PoisonError::into_inner))
+    fn last_of(&self, key: &(String, String)) -> Option<(SnapshotKind, Usage)> {
+        self.with_latest(|latest| latest.get(key).copied())
     }
 
-    fn with_latest<R>(&self, act: impl FnOnce(&mut HashMap<(String, String), Usage>) -> R) -> R {
+    fn with_latest<R>(
+        &self,
+        act: impl FnOnce(&mut HashMap<(String, String), (SnapshotKind, Usage)>) -> R,
+    ) -> R {
         let held = self.inner.usages.latest.lock();
         act(&mut held.unwrap_or_else(PoisonError::into_inner))
     }
