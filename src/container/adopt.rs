@@ -65,6 +65,9 @@ impl Containers {
                 }
             }
         }
+        if has_task {
+            self.attend(&view.spec, &site).await;
+        }
         if let Some(news) = &news {
             if let Some(pump) = site.set_pump(None) {
                 pump.finish(std::time::Duration::from_secs(2)).await;

@@ -1,7 +1,7 @@
 //! The end of a container: learnt by the vigil, written down, shown, and only then is the task deleted.
 //!
-//! Output is complete in the log before EXITED is visible, and the out-of-memory counter is read while the cgroup still
-//! exists.
+//! Output is complete in the log before EXITED is visible, and the out-of-memory counters are read before the
+//! task is deleted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,6 @@ const WRITE_PAUSES: [Duration; 3] = [
 ];
 /// How often an end that is shown already is tried to be written down.
 const WRITE_LATER: Duration = Duration::from_secs(30);
-/// SIGKILL's exit code, which is what an out-of-memory kill looks like.
-const KILLED: u32 = 137;
 
 impl Containers {
     /// Watches a running task's init process to its end.
@@ -63,8 +61,8 @@ impl Containers {
         ended: Ended,
     ) -> Result<()> {
         let oom_killed = match ended {
-            Ended::Exited(exit) if exit.code == KILLED => self.was_out_of_memory(id).await,
-            _ => false,
+            Ended::Exited(exit) => self.was_out_of_memory(id, site, exit.code).await,
+            Ended::Lost => false,
         };
         if let Some(pump) = site.set_pump(None) {
             let drained = pump.finish(OUTPUT_LIMIT).await;
@@ -152,16 +150,6 @@ impl Containers {
         });
         if let Err(error) = noted {
             tracing::debug!(container.id = %id, %error, "an out-of-memory kill of a container that is gone");
-        }
-    }
-
-    async fn was_out_of_memory(&self, id: &ContainerId) -> bool {
-        match self.deps.containerd.tasks.oom_kills(id.as_str()).await {
-            Ok(kills) => kills.is_some_and(|kills| kills > 0),
-            Err(error) => {
-                tracing::debug!(container.id = %id, %error, "the out-of-memory counter could not be read");
-                false
-            }
         }
     }
 }

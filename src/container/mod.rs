@@ -14,6 +14,7 @@ mod inputs;
 mod io;
 mod log;
 mod lost;
+mod oom;
 pub mod record;
 mod remove;
 mod residents;
@@ -31,7 +32,7 @@ pub use images::{LocalImage, LocalImages};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -42,6 +43,7 @@ use crate::ops::Flights;
 use crate::sandbox::{Deps, Sandboxes};
 use crate::store::{Durability, Records};
 
+use oom::{Parents, Witness};
 use start::StartKey;
 use steps::StepRecord;
 use stop::StopSession;
@@ -82,6 +84,8 @@ pub struct Site {
     nudge: Arc<Notify>,
     /// Execs that run now.
     execs: Arc<AtomicUsize>,
+    /// Who can tell of an out-of-memory kill in it, from its start on.
+    witness: OnceLock<Arc<Witness>>,
 }
 
 impl Site {
@@ -112,6 +116,7 @@ pub struct Containers {
     sites: Arc<Mutex<HashMap<ContainerId, Arc<Site>>>>,
     records: Arc<Records<StepRecord>>,
     execs: Arc<AtomicUsize>,
+    parents: Arc<Parents>,
     output_budget: Arc<CaptureBudget>,
     leftovers: Arc<Mutex<BTreeSet<ContainerId>>>,
 }
@@ -139,6 +144,7 @@ impl Containers {
             sites: Arc::default(),
             records: Arc::new(Records::open_blocking(steps, Durability::Volatile)?),
             execs: Arc::default(),
+            parents: Arc::new(Parents::new_blocking()),
             output_budget: CaptureBudget::new(EXEC_OUTPUT_BYTES),
             leftovers: Arc::default(),
         };

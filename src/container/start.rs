@@ -157,6 +157,7 @@ impl Containers {
                 Ok(stdio)
             })
             .await?;
+        self.attend(&view.spec, site).await;
         self.start_step(
             view,
             Step::Task,

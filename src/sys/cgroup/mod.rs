@@ -1,9 +1,11 @@
-//! Control groups of the host, v1, v2 and both at once, behind one type: who lives in a group, and ending them all.
+//! Control groups of the host, v1, v2 and both at once, behind one type: who lives in a group, ending them all, and
+//! whether the kernel killed one of them.
 //!
 //! A container's group is found in every hierarchy that knows its path, but one where the path is the hierarchy's root
 //! is never touched: a process that a runtime did not move there shares it with the whole host.
 
 mod members;
+mod memory;
 
 use std::path::{Component, Path, PathBuf};
 
@@ -32,6 +34,8 @@ struct Hierarchy {
     mount_point: PathBuf,
     /// What of the hierarchy is visible at the mount point: `/` except inside a container.
     root: PathBuf,
+    /// Groups of it count only their own events, not those below them.
+    has_local_events: bool,
 }
 
 impl Hierarchy {
@@ -45,6 +49,10 @@ impl Hierarchy {
             controllers,
             mount_point: mount.mount_point.clone(),
             root: mount.root.clone(),
+            has_local_events: mount
+                .super_options
+                .split(',')
+                .any(|option| option == "memory_localevents"),
         })
     }
 
@@ -97,6 +105,12 @@ impl Cgroups {
     /// `FailedPrecondition` where none is mounted.
     pub fn discover_blocking() -> Result<Self> {
         Self::of_table(&mounts::table_blocking()?)
+    }
+
+    /// A v2 hierarchy at `dir`, which the test plays.
+    #[cfg(test)]
+    pub(crate) fn played(dir: &Path) -> Self {
+        Self::of_table(&[tests::mount("cgroup2", &dir.to_string_lossy(), "/", "rw")]).unwrap()
     }
 
     fn of_table(table: &[MountInfo]) -> Result<Self> {
@@ -248,7 +262,12 @@ mod tests {
     use super::mounts::Propagation;
     use super::*;
 
-    fn mount(fs_type: &str, mount_point: &str, root: &str, super_options: &str) -> MountInfo {
+    pub(super) fn mount(
+        fs_type: &str,
+        mount_point: &str,
+        root: &str,
+        super_options: &str,
+    ) -> MountInfo {
         MountInfo {
             root: root.into(),
             mount_point: mount_point.into(),
