@@ -100,6 +100,7 @@ impl Witness {
         let gone = self.cgroups.oom_kills_of_gone_blocking(&parent.path);
         let gone = gone.unwrap_or(*explained);
         let is_news = gone > *explained;
+        tracing::debug!(group = %self.path, gone, explained = *explained, "the group went before anybody counted");
         *explained = gone.max(*explained);
         is_news
     }
