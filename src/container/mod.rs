@@ -31,7 +31,7 @@ pub use images::{LocalImage, LocalImages};
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
@@ -84,6 +84,8 @@ pub struct Site {
     nudge: Arc<Notify>,
     /// Execs that run now.
     execs: Arc<AtomicUsize>,
+    /// We sent it SIGKILL.
+    killed: AtomicBool,
     /// Who can tell of an out-of-memory kill in it, from its start on.
     witness: OnceLock<Arc<Witness>>,
 }

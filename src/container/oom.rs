@@ -1,10 +1,12 @@
 //! Whether a container's end was an out-of-memory kill.
 //!
 //! The shim's counter says so as long as the container's group is there. Under systemd the scope may go before anybody
-//! has looked (contract: node, trap 28), and then the shim answers zero, or nothing. The group of the pod outlives it
-//! and counts what happened below: a kill there that no group still there and no earlier end explains is this one's.
+//! has looked (contract: node, trap 28), and then the shim answers zero, or nothing. The group around it outlives it
+//! and counts what happened below: a kill there that no group still there and no earlier end explains is this one's,
+//! unless its end is explained already because we sent SIGKILL.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use oci_spec::runtime::Spec;
@@ -15,8 +17,6 @@ use crate::sys::cgroup::{Cgroups, Mode, path_of};
 
 use super::{Containers, Site};
 
-/// Where systemd keeps its services: what happens there is not about containers alone.
-const SHARED_SLICE: &str = "/system.slice";
 /// SIGKILL's exit code, which is what an out-of-memory kill looks like.
 const KILLED: u32 = 137;
 
@@ -57,9 +57,7 @@ impl Parents {
         let cgroups = self.cgroups.clone()?;
         let path = path_of(spec.linux().as_ref()?.cgroups_path().as_ref()?.to_str()?);
         let parent = path.rsplit_once('/').map(|(parent, _name)| parent);
-        let parent = parent
-            .filter(|parent| *parent != SHARED_SLICE)
-            .and_then(|parent| self.parent_blocking(&cgroups, parent));
+        let parent = parent.and_then(|parent| self.parent_blocking(&cgroups, parent));
         Some(Witness {
             cgroups,
             path,
@@ -84,9 +82,9 @@ impl Parents {
 }
 
 impl Witness {
-    /// Whether the kernel killed in the group of this container, which has ended; to be asked once. Also where it does
-    /// not matter how this one ended it must be asked, or the next one's would not be told apart.
-    fn saw_kill_blocking(&self) -> bool {
+    /// Whether the kernel killed in the group of this container, which has ended, by our own hand or not; to be asked
+    /// once. Also where it does not matter how this one ended it must be asked, or the next one's would not be told apart.
+    fn saw_kill_blocking(&self, by_us: bool) -> bool {
         let own = self.cgroups.oom_kills_blocking(&self.path);
         let Some(parent) = &self.parent else {
             return own.is_some_and(|kills| kills > 0);
@@ -102,7 +100,7 @@ impl Witness {
         let is_news = gone > *explained;
         tracing::debug!(group = %self.path, gone, explained = *explained, "the group went before anybody counted");
         *explained = gone.max(*explained);
-        is_news
+        is_news && !by_us
     }
 }
 
@@ -128,7 +126,8 @@ impl Containers {
         let witness = site.witness.get().cloned();
         let seen = match witness {
             Some(witness) => {
-                let look = move || Ok(witness.saw_kill_blocking());
+                let by_us = site.killed.load(Ordering::Acquire);
+                let look = move || Ok(witness.saw_kill_blocking(by_us));
                 let look = sys::off_thread("read the out-of-memory counters", look);
                 look.await.unwrap_or(false)
             }
@@ -199,9 +198,9 @@ mod tests {
         host.count("pod/b", 0);
         host.count("pod", 2);
 
-        assert!(a.saw_kill_blocking());
+        assert!(a.saw_kill_blocking(false));
         host.vanish("pod/a");
-        assert!(!b.saw_kill_blocking());
+        assert!(!b.saw_kill_blocking(false));
     }
 
     #[test]
@@ -216,9 +215,9 @@ mod tests {
         host.count("a.slice/a-pod.slice", 8);
 
         // Only one of the three was killed for it, and it is the one whose end is looked at first.
-        assert!(a.saw_kill_blocking());
-        assert!(!b.saw_kill_blocking());
-        assert!(!c.saw_kill_blocking());
+        assert!(a.saw_kill_blocking(false));
+        assert!(!b.saw_kill_blocking(false));
+        assert!(!c.saw_kill_blocking(false));
     }
 
     #[test]
@@ -231,25 +230,22 @@ mod tests {
         host.count("pod/b", 3);
         host.count("pod", 3);
 
-        assert!(!killed.saw_kill_blocking());
-        assert!(neighbour.saw_kill_blocking());
+        assert!(!killed.saw_kill_blocking(false));
+        assert!(neighbour.saw_kill_blocking(false));
         host.vanish("pod/b");
-        assert!(!other.saw_kill_blocking());
+        assert!(!other.saw_kill_blocking(false));
     }
 
     #[test]
-    fn what_happened_before_and_what_happens_among_services_is_nobodys() {
+    fn what_happened_before_and_what_we_killed_ourselves_is_none() {
         let host = Hierarchy::new();
         host.count("pod", 9);
-        host.count("system.slice", 0);
         let parents = host.parents();
-        let later = parents.attend_blocking(&spec("/pod/a")).unwrap();
-        let service = parents
-            .attend_blocking(&spec("system.slice:cri-containerd:b"))
-            .unwrap();
-        host.count("system.slice", 1);
+        let [later, stopped] =
+            ["/pod/a", "/pod/b"].map(|path| parents.attend_blocking(&spec(path)).unwrap());
 
-        assert!(!later.saw_kill_blocking());
-        assert!(!service.saw_kill_blocking());
+        assert!(!later.saw_kill_blocking(false));
+        host.count("pod", 10);
+        assert!(!stopped.saw_kill_blocking(true));
     }
 }

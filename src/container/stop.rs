@@ -5,6 +5,7 @@
 //! hangs where.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -175,6 +176,9 @@ impl Containers {
         if !grace.is_zero() {
             operation.step("signal");
             gate("stop_container", "signal", Edge::Before).await;
+            if view.stop_signal == Signal::KILL {
+                site.killed.store(true, Ordering::Release);
+            }
             self.signal(id, view.stop_signal, false).await?;
             gate("stop_container", "signal", Edge::After).await;
             operation.step("grace");
@@ -185,6 +189,7 @@ impl Containers {
         }
         operation.step("kill");
         gate("stop_container", "kill", Edge::Before).await;
+        site.killed.store(true, Ordering::Release);
         let until = Instant::now() + KILL_LIMIT;
         let mut pause = KILL_AGAIN;
         while Instant::now() < until {
