@@ -82,6 +82,8 @@ async fn twenty_pods(node: &Node) -> Outcome {
         before.push(pod);
     }
     before.sort();
+    node.until_processes("pause", 20).await?;
+    node.until_processes("sh", 20).await?;
     let processes = pod_processes(node)?;
     ensure(processes.iter().all(|(_, pids)| pids.len() >= 20), || {
         format!("{processes:?}")

@@ -320,7 +320,7 @@ async fn settings(node: &Node) -> Outcome {
 async fn pause_dies(node: &Node) -> Outcome {
     let config = pod(node, "fragile");
     let id = node.run_pod(&config).await?;
-    let pause = node.processes("pause")?;
+    let pause = node.until_processes("pause", 1).await?;
     ensure(pause.len() == 1, || format!("pause processes: {pause:?}"))?;
 
     for pid in pause {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -27,6 +28,20 @@ impl Node {
             })
             .collect();
         found.sort();
+        Ok(found)
+    }
+
+    /// As [`Self::processes`], once there are `count`: a process that was just started bears the OCI runtime's name until
+    /// it has become its own program.
+    pub(crate) async fn until_processes(&self, name: &str, count: usize) -> Outcome<Vec<Pid>> {
+        let mut found = self.processes(name)?;
+        for _ in 0..500 {
+            if found.len() >= count {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            found = self.processes(name)?;
+        }
         Ok(found)
     }
 
