@@ -264,6 +264,7 @@ impl Rules {
         settings::Containers {
             unset_seccomp_profile: (!profile.is_empty()).then(|| profile.into()),
             disable_apparmor: file.disable_apparmor,
+            exit_diagnosis_in_message: file.exit_diagnosis_in_message,
             device_ownership_from_security_context: file.device_ownership_from_security_context,
             exec_sync_drain: self.span(
                 "containers.exec_sync_drain",

@@ -118,6 +118,7 @@ table! {
     Containers {
         unset_seccomp_profile: String = String::new(),
         disable_apparmor: bool = false,
+        exit_diagnosis_in_message: bool = false,
         device_ownership_from_security_context: bool = false,
         exec_sync_drain: Span = Span::seconds(2),
         exec_sync_output_bytes: u32 = 15 * 1024 * 1024,

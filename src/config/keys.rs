@@ -150,6 +150,7 @@ keys! {
 
     "containers.unset_seccomp_profile", "string", Live, "The seccomp profile of containers that ask for none: unconfined, runtime/default or localhost/PATH. Empty is unconfined, as kubelet expects.";
     "containers.disable_apparmor", "boolean", Live, "Behave as on a host without AppArmor.";
+    "containers.exit_diagnosis_in_message", "boolean", Live, "Add to the message of a container that failed what podwright found out about its end; verbose info has it always. Kubelet shows the message to users.";
     "containers.device_ownership_from_security_context", "boolean", Live, "Give device nodes to the user that the container runs as.";
     "containers.exec_sync_drain", "duration", Live, "How long ExecSync waits for more output after the process has ended.";
     "containers.exec_sync_output_bytes", "bytes", Live, "How much of stdout and stderr together ExecSync returns; the rest is dropped.";

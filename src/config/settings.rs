@@ -145,6 +145,8 @@ pub struct Containers {
     pub unset_seccomp_profile: Option<String>,
     /// Treat the host as one without AppArmor.
     pub disable_apparmor: bool,
+    /// Whether the message of a container that failed says what was found out about its end.
+    pub exit_diagnosis_in_message: bool,
     /// Device nodes belong to the user the container runs as.
     pub device_ownership_from_security_context: bool,
     /// How long ExecSync waits for output after the process ended.

@@ -89,6 +89,7 @@ impl Containers {
             self.write_end_later(id.clone(), termination, oom_killed);
             return Ok(());
         }
+        self.explain(id, site, &termination, oom_killed).await;
         // A removal may be waiting for exactly this end; whoever comes second finds nothing left to take back.
         let _transition = site.lock.lock().await;
         let left = self.take_back(id, &[Step::Io, Step::Task]).await?;
@@ -96,6 +97,30 @@ impl Containers {
             tracing::warn!(container.id = %id, ?left, "what an ended container leaves behind would not go yet");
         }
         Ok(())
+    }
+
+    /// Adds to an end that is shown already why it came. The task, and with it the container's group, is still there.
+    async fn explain(&self, id: &ContainerId, site: &Site, ended: &Termination, oom_killed: bool) {
+        let Some(view) = self.deps.index.snapshot().container(id).cloned() else {
+            return;
+        };
+        let diagnosis = self.diagnose_end(&view, site, ended, oom_killed).await;
+        if diagnosis.is_empty() {
+            return;
+        }
+        let mut ended = ended.clone();
+        if self.deps.settings().containers.exit_diagnosis_in_message {
+            ended.message.clone_from(&diagnosis);
+        }
+        ended.diagnosis = diagnosis;
+        self.deps.facts.explained(id, &ended);
+        let shown = self.deps.index.update_container(id, |view| {
+            view.ended = Some(ended);
+            Ok(())
+        });
+        if let Err(error) = shown {
+            tracing::debug!(container.id = %id, %error, "the end of a container that is gone was explained");
+        }
     }
 
     /// Writes an end down before it is shown. A full disk must not keep a container RUNNING, since stopping containers

@@ -7,6 +7,7 @@
 mod adopt;
 mod confine;
 mod create;
+mod diagnosis;
 mod exec;
 mod exit;
 mod images;
@@ -31,7 +32,7 @@ pub use images::{LocalImage, LocalImages};
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
@@ -91,6 +92,10 @@ pub struct Site {
 }
 
 impl Site {
+    fn was_killed_by_us(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
     fn pump(&self) -> Option<Arc<LogPump>> {
         self.pump
             .lock()

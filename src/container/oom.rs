@@ -6,11 +6,11 @@
 //! unless its end is explained already because we sent SIGKILL.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use oci_spec::runtime::Spec;
 
+use crate::index::ContainerView;
 use crate::model::ContainerId;
 use crate::sys;
 use crate::sys::cgroup::{Cgroups, Mode, path_of};
@@ -22,6 +22,9 @@ const KILLED: u32 = 137;
 
 /// The groups that hold those of running containers.
 pub(super) struct Parents {
+    /// Nothing on a host without any.
+    host: Option<Cgroups>,
+    /// The same where groups count also what happens below them.
     cgroups: Option<Cgroups>,
     known: Mutex<HashMap<String, Weak<Parent>>>,
 }
@@ -46,8 +49,10 @@ impl Parents {
     }
 
     fn on(cgroups: Option<Cgroups>) -> Self {
+        let counts_below = |cgroups: &Cgroups| cgroups.mode() == Mode::V2;
         Self {
-            cgroups: cgroups.filter(|cgroups| cgroups.mode() == Mode::V2),
+            cgroups: cgroups.clone().filter(counts_below),
+            host: cgroups,
             known: Mutex::default(),
         }
     }
@@ -55,7 +60,7 @@ impl Parents {
     /// Takes note of what was counted before a container of this spec runs.
     fn attend_blocking(&self, spec: &Spec) -> Option<Witness> {
         let cgroups = self.cgroups.clone()?;
-        let path = path_of(spec.linux().as_ref()?.cgroups_path().as_ref()?.to_str()?);
+        let path = group_of(spec)?;
         let parent = path.rsplit_once('/').map(|(parent, _name)| parent);
         let parent = parent.and_then(|parent| self.parent_blocking(&cgroups, parent));
         Some(Witness {
@@ -79,6 +84,11 @@ impl Parents {
         known.insert(path.to_owned(), Arc::downgrade(&parent));
         Some(parent)
     }
+}
+
+fn group_of(spec: &Spec) -> Option<String> {
+    let form = spec.linux().as_ref()?.cgroups_path().as_ref()?.to_str()?;
+    Some(path_of(form))
 }
 
 impl Witness {
@@ -120,13 +130,26 @@ impl Containers {
         }
     }
 
+    /// The most memory that a container which was killed for want of it ever had in use, as long as its group is there.
+    pub(super) async fn memory_peak(&self, view: &ContainerView, oom_killed: bool) -> Option<u64> {
+        let cgroups = self.parents.host.clone().filter(|_| oom_killed)?;
+        let spec = Arc::clone(&view.spec);
+        let peak = move || {
+            let group = serde_json::from_str(&spec).ok().as_ref().and_then(group_of);
+            Ok(group.and_then(|group| cgroups.memory_peak_blocking(&group)))
+        };
+        sys::off_thread("read the peak of a container's memory", peak)
+            .await
+            .ok()?
+    }
+
     /// Whether the container, whose init process ended with `code`, lost a process for want of memory. To be asked once,
     /// while its task is still there.
     pub(super) async fn was_out_of_memory(&self, id: &ContainerId, site: &Site, code: u32) -> bool {
         let witness = site.witness.get().cloned();
         let seen = match witness {
             Some(witness) => {
-                let by_us = site.killed.load(Ordering::Acquire);
+                let by_us = site.was_killed_by_us();
                 let look = move || Ok(witness.saw_kill_blocking(by_us));
                 let look = sys::off_thread("read the out-of-memory counters", look);
                 look.await.unwrap_or(false)

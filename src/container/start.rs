@@ -116,6 +116,8 @@ impl Containers {
                 Ok(())
             }
             Err(failed) => {
+                operation.step("diagnose");
+                let fault = self.diagnose_start(&view, &failed.chain()).await;
                 operation.step("unwind");
                 // Neither may leave the container at "starting", where no verb could end it.
                 match self.take_back(id, &[Step::Io, Step::Task]).await {
@@ -124,7 +126,12 @@ impl Containers {
                         tracing::warn!(container.id = %id, ?left, "a failed start could not be taken back whole")
                     }
                 }
-                let termination = Termination::start_failed(failed.chain(), self.deps.clock.now());
+                let message = match &fault {
+                    Some(fault) => format!("{}: {fault}", failed.chain()),
+                    None => failed.chain(),
+                };
+                let mut termination = Termination::start_failed(message, self.deps.clock.now());
+                termination.diagnosis = fault.unwrap_or_default();
                 if let Err(error) = self.deps.facts.ended(id, &termination, false).await {
                     tracing::error!(container.id = %id, %error, "a failed start could not be written down");
                 }

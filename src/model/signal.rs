@@ -55,6 +55,12 @@ impl Signal {
     /// SIGTERM, the default of a graceful stop.
     pub const TERM: Self = Self(15);
 
+    /// The signal of a number; `None` past what Linux has.
+    pub fn of_number(number: i32) -> Option<Self> {
+        let number = u8::try_from(number).ok()?;
+        (1..=RTMAX).contains(&number).then_some(Self(number))
+    }
+
     /// The kernel's number.
     pub const fn number(self) -> u8 {
         self.0

@@ -14,9 +14,12 @@ pub struct Termination {
     /// Reason that was recorded; empty: `Completed` for code 0, else `Error`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Message for people; only where the start failed.
+    /// Message for people; only where the start failed, or where the node's settings ask for more.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What was found out about it, for people who ask for more than the contract lets a message say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub diagnosis: String,
 }
 
 impl Termination {
@@ -27,6 +30,7 @@ impl Termination {
             at,
             reason: String::new(),
             message: String::new(),
+            diagnosis: String::new(),
         }
     }
 
@@ -37,6 +41,7 @@ impl Termination {
             at,
             reason: "StartError".into(),
             message: message.into(),
+            diagnosis: String::new(),
         }
     }
 
@@ -47,6 +52,7 @@ impl Termination {
             at,
             reason: "Unknown".into(),
             message: String::new(),
+            diagnosis: String::new(),
         }
     }
 

@@ -127,6 +127,14 @@ impl Facts {
         synced.map_err(|text| Error::internal(format!("note how container {id} ended: {text}")))
     }
 
+    /// Remembers what was found out about an end that is remembered already. Not waited for.
+    pub fn explained(&self, id: &ContainerId, termination: &Termination) {
+        let change = |facts: &mut ContainerFacts| facts.ended = Some(termination.clone());
+        if let Err(error) = self.append(id, Some(&change), None) {
+            tracing::error!(container.id = %id, %error, "why the container ended could not be noted");
+        }
+    }
+
     /// Remembers that the OOM killer struck.
     pub fn oom(&self, id: &ContainerId) {
         if let Err(error) = self.append(

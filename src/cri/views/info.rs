@@ -95,6 +95,9 @@ struct ContainerInfo<'a> {
     runtime_options: Option<RuncOptions>,
     config: Option<&'a RawValue>,
     runtime_spec: Option<&'a RawValue>,
+    /// Why it ended, as far as podwright found out.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    exit_diagnosis: &'a str,
 }
 
 /// The info of a sandbox; nothing unless `verbose`. `handler` is its runtime handler, where that is still configured.
@@ -194,6 +197,7 @@ pub(in crate::cri) fn container(
         runtime_options: runtime_options(handler),
         config: raw(&view.record),
         runtime_spec: raw(&view.spec),
+        exit_diagnosis: view.ended.as_ref().map_or("", |ended| &ended.diagnosis),
     })
 }
 

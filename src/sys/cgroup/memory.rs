@@ -1,4 +1,6 @@
-//! The kernel's count of out-of-memory kills, with v2: every group counts its own and those of all groups below it, and
+//! What the memory controller tells of a group.
+//!
+//! The count of out-of-memory kills, with v2: every group counts its own and those of all groups below it, and
 //! goes on counting those of groups that are gone (kernel documentation, "cgroup-v2", `memory.events`).
 
 use std::path::{Path, PathBuf};
@@ -24,6 +26,18 @@ impl Cgroups {
             is_group.then(|| kills_in(&entry.path())).flatten()
         });
         Some(all.saturating_sub(there.fold(0, u64::saturating_add)))
+    }
+
+    /// The most memory that was ever in use in group `path`, in bytes; `None` where that is not kept (v2 before Linux
+    /// 5.19) or the group is gone.
+    pub fn memory_peak_blocking(&self, path: &str) -> Option<u64> {
+        let dir = self.controller_dir("memory", path)?;
+        ["memory.peak", "memory.max_usage_in_bytes"]
+            .iter()
+            .find_map(|name| std::fs::read_to_string(dir.join(name)).ok())?
+            .trim()
+            .parse()
+            .ok()
     }
 
     fn counting_dir(&self, path: &str) -> Option<PathBuf> {

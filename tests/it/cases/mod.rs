@@ -4,6 +4,7 @@ mod backends;
 mod bad_input;
 mod containers;
 mod crashes;
+mod diagnoses;
 mod identity;
 mod images;
 mod installed;
@@ -35,6 +36,7 @@ pub(crate) fn all() -> Vec<Case> {
         sandboxes::CASES,
         networks::CASES,
         containers::CASES,
+        diagnoses::CASES,
         logs::CASES,
         images::CASES,
         bad_input::CASES,
