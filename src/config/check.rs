@@ -266,6 +266,8 @@ impl Rules {
             disable_apparmor: file.disable_apparmor,
             exit_diagnosis_in_message: file.exit_diagnosis_in_message,
             device_ownership_from_security_context: file.device_ownership_from_security_context,
+            cdi_spec_dirs: self.directories("containers.cdi_spec_dirs", &file.cdi_spec_dirs),
+            hooks_dirs: self.directories("containers.hooks_dirs", &file.hooks_dirs),
             exec_sync_drain: self.span(
                 "containers.exec_sync_drain",
                 file.exec_sync_drain,
@@ -296,11 +298,7 @@ impl Rules {
         let second = Span::seconds(1);
         settings::Cni {
             conf_dir: self.absolute("cni.conf_dir", &file.conf_dir),
-            bin_dirs: file
-                .bin_dirs
-                .iter()
-                .map(|dir| self.absolute("cni.bin_dirs", dir))
-                .collect(),
+            bin_dirs: self.directories("cni.bin_dirs", &file.bin_dirs),
             max_conf_num,
             ip_pref: file.ip_pref,
             add_deadline: self.span("cni.add_deadline", file.add_deadline, second),
@@ -330,11 +328,8 @@ impl Rules {
             self.broken("images.max_layer_bytes", "must be at least 1");
         }
         settings::Images {
-            registry_config_path: file
-                .registry_config_path
-                .iter()
-                .map(|dir| self.absolute("images.registry_config_path", dir))
-                .collect(),
+            registry_config_path: self
+                .directories("images.registry_config_path", &file.registry_config_path),
             max_concurrent_downloads: self.size(
                 "images.max_concurrent_downloads",
                 file.max_concurrent_downloads,

@@ -120,6 +120,8 @@ table! {
         disable_apparmor: bool = false,
         exit_diagnosis_in_message: bool = false,
         device_ownership_from_security_context: bool = false,
+        cdi_spec_dirs: Vec<PathBuf> = vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+        hooks_dirs: Vec<PathBuf> = Vec::new(),
         exec_sync_drain: Span = Span::seconds(2),
         exec_sync_output_bytes: u32 = 15 * 1024 * 1024,
         max_execs: u32 = 1_000,

@@ -152,6 +152,8 @@ keys! {
     "containers.disable_apparmor", "boolean", Live, "Behave as on a host without AppArmor.";
     "containers.exit_diagnosis_in_message", "boolean", Live, "Add to the message of a container that failed what podwright found out about its end; verbose info has it always. Kubelet shows the message to users.";
     "containers.device_ownership_from_security_context", "boolean", Live, "Give device nodes to the user that the container runs as.";
+    "containers.cdi_spec_dirs", "list of paths", Live, "Directories of CDI specifications (*.json, *.yaml), read again for every container that asks for a device. Where two describe a device the later directory wins; an empty list switches CDI off.";
+    "containers.hooks_dirs", "list of paths", Live, "Directories of OCI hook files (*.json, oci-hooks(5) 1.0.0), read again for every container. A file of a later directory replaces one of the same name; an empty list switches hooks off. Pause containers get none.", example "[\"/usr/share/containers/oci/hooks.d\", \"/etc/containers/oci/hooks.d\"]";
     "containers.exec_sync_drain", "duration", Live, "How long ExecSync waits for more output after the process has ended.";
     "containers.exec_sync_output_bytes", "bytes", Live, "How much of stdout and stderr together ExecSync returns; the rest is dropped.";
     "containers.max_execs", "count", Live, "Exec processes on this node at the same time.";

@@ -33,6 +33,10 @@ impl Rules {
         path.into()
     }
 
+    pub(super) fn directories(&mut self, key: &str, paths: &[PathBuf]) -> Vec<PathBuf> {
+        paths.iter().map(|path| self.absolute(key, path)).collect()
+    }
+
     pub(super) fn optional_absolute(
         &mut self,
         key: &str,

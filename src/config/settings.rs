@@ -149,6 +149,10 @@ pub struct Containers {
     pub exit_diagnosis_in_message: bool,
     /// Device nodes belong to the user the container runs as.
     pub device_ownership_from_security_context: bool,
+    /// Directories of CDI specifications, the last wins; none switches CDI off.
+    pub cdi_spec_dirs: Vec<PathBuf>,
+    /// Directories of OCI hook files, the last wins; none switches hooks off.
+    pub hooks_dirs: Vec<PathBuf>,
     /// How long ExecSync waits for output after the process ended.
     pub exec_sync_drain: Duration,
     /// How much of stdout and stderr together ExecSync keeps.

@@ -20,9 +20,6 @@ use super::steps::{Step, StepRecord};
 use super::volumes::Rootfs;
 use super::{ContainerKey, Containers};
 
-/// Prefix of annotations that ask for CDI devices.
-const CDI: &str = "cdi.k8s.io/";
-
 /// A CreateContainer request.
 #[derive(Clone, Debug)]
 pub struct CreateRequest {
@@ -196,17 +193,6 @@ impl Making<'_> {
             return Err(Error::invalid(
                 "privileged container: its sandbox is not privileged",
             ));
-        }
-        if let Some(key) = self
-            .request
-            .config
-            .annotations
-            .keys()
-            .find(|key| key.starts_with(CDI))
-        {
-            return Err(Error::unimplemented(format!(
-                "annotation {key:?}: CDI devices are not supported yet"
-            )));
         }
         let handler = deps.handlers.get(&pod.sandbox.handler)?;
         let asked = &self.request.config.image;

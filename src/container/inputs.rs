@@ -59,7 +59,7 @@ impl Containers {
         };
         let sandbox_pid = sandbox.pause_pid.ok_or_else(not_ready)?;
         let target_pid = self.target_pid(config, sandbox)?;
-        let user = self.process_user(config, image, &rootfs.mounts).await?;
+        let mut user = self.process_user(config, image, &rootfs.mounts).await?;
         let mounts = self.resolve_mounts(sandbox, &config.mounts).await?;
         let devices = self.resolve_devices(sandbox, &config.devices).await?;
         let host_devices = match config.security.privileged {
@@ -67,7 +67,7 @@ impl Containers {
             false => Vec::new(),
         };
         let seccomp_profile = seccomp_text(&self.deps, &config.security.seccomp).await?;
-        let spec = spec::container(&ContainerInput {
+        let mut spec = spec::container(&ContainerInput {
             id,
             config,
             image_name: &image.record,
@@ -88,6 +88,11 @@ impl Containers {
             options: &handler.spec,
             host: &host,
         })?;
+        self.inject(&mut spec, config, pod, &sandbox.id).await?;
+        if let Some(process) = spec.process() {
+            let groups = process.user().additional_gids();
+            user.additional_gids = groups.clone().unwrap_or_default();
+        }
         Ok(Built { spec, user })
     }
 

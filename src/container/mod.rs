@@ -11,6 +11,7 @@ mod diagnosis;
 mod exec;
 mod exit;
 mod images;
+mod injected;
 mod inputs;
 mod io;
 mod log;

@@ -1,1 +1,87 @@
 //! CDI and OCI-hook files to edits as model values.
+//!
+//! `files` reads directories that others write into while we run; `cdi` and `hooks` say what a file means. Nothing here
+//! knows containers beyond what decides the edits; whoever builds the spec applies them.
+
+mod cdi;
+mod files;
+mod hooks;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use cdi::requested;
+pub use files::BrokenFile;
+pub use hooks::HookFacts;
+
+use crate::config::Shared;
+use crate::model::clock::SystemClock;
+use crate::model::{Clock, Edits, Error, Result};
+
+use cdi::Specification;
+use files::Files;
+use hooks::HookFile;
+
+/// The node's CDI specifications and OCI hook files, as they are at each question.
+#[derive(Debug)]
+pub struct DeviceFiles {
+    config: Shared,
+    specifications: Files<Specification>,
+    hooks: Files<HookFile>,
+}
+
+impl DeviceFiles {
+    /// Reads nothing yet.
+    pub fn new(config: Shared, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            config,
+            specifications: cdi::files(Arc::clone(&clock)),
+            hooks: hooks::files(clock),
+        }
+    }
+
+    /// What a container needs that uses the devices `names`, which [`requested`] tells. Looks at the specifications and
+    /// at device nodes of the host.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where CDI is off, naming the devices that no file describes, or the node that the host lacks.
+    pub fn devices_blocking(&self, names: &[String]) -> Result<Edits> {
+        if names.is_empty() {
+            return Ok(Edits::default());
+        }
+        let config = self.config.load();
+        let directories = &config.containers.cdi_spec_dirs;
+        if directories.is_empty() {
+            return Err(Error::precondition(format!(
+                "CDI devices {} are asked for, but CDI is switched off; set containers.cdi_spec_dirs",
+                names.join(", ")
+            )));
+        }
+        let reading = self.specifications.read_blocking(directories);
+        cdi::resolve_blocking(&reading, directories, names)
+    }
+
+    /// Whether any directory of hook files is configured.
+    pub fn has_hooks(&self) -> bool {
+        !self.config.load().containers.hooks_dirs.is_empty()
+    }
+
+    /// The hooks of the container that `facts` describes.
+    pub fn hooks_blocking(&self, facts: &HookFacts) -> Edits {
+        let config = self.config.load();
+        let reading = self.hooks.read_blocking(&config.containers.hooks_dirs);
+        hooks::select(&reading, facts)
+    }
+}
+
+/// CDI specifications in `cdi` that cannot be used, or not wholly, and then such hook files in `hooks`.
+pub fn broken_files_blocking(
+    cdi: &[PathBuf],
+    hooks: &[PathBuf],
+) -> (Vec<BrokenFile>, Vec<BrokenFile>) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let specifications = cdi::files(Arc::clone(&clock)).read_blocking(cdi);
+    let mut broken = cdi::conflicts(&specifications);
+    broken.extend(specifications.broken);
+    (broken, hooks::files(clock).read_blocking(hooks).broken)
+}

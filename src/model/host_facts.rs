@@ -158,6 +158,8 @@ pub enum DeviceKind {
     Block,
     /// Character device.
     Char,
+    /// Character device, as some device specifications call one without a buffer; never found on a host.
+    Unbuffered,
     /// Named pipe; only where one was asked for by its path.
     Fifo,
 }

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod container;
 pub mod digest;
+pub mod edits;
 pub mod error;
 pub mod host_facts;
 pub mod ids;
@@ -18,6 +19,7 @@ pub mod termination;
 pub use clock::{Clock, Timestamp};
 pub use container::{ContainerConfig, ContainerIdentity};
 pub use digest::{Descriptor, Digest};
+pub use edits::Edits;
 pub use error::{Classify, Context, Error, Kind, Result};
 pub use host_facts::HostFacts;
 pub use ids::{ContainerId, ExecId, Pid, SandboxId};

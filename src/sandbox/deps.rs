@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use crate::config::Handler;
 use crate::config::{Config, Shared};
 use crate::containerd::{Containerd, Payload};
+use crate::devices::DeviceFiles;
 use crate::index::Index;
 use crate::model::clock::CreationStamps;
 use crate::model::host_facts::HostFacts;
@@ -30,6 +31,8 @@ pub struct Deps {
     pub supervisor: Supervisor,
     /// Shows what runs.
     pub live: LiveTable,
+    /// CDI specifications and OCI hook files.
+    pub device_files: Arc<DeviceFiles>,
     /// Threads for paths that others chose.
     pub paths: TenantPaths,
     /// The journal of starts and exits.

@@ -20,6 +20,7 @@ use crate::container::Containers;
 use crate::containerd::grpc::{self, ChannelSettings};
 use crate::containerd::{Containerd, Link};
 use crate::cri;
+use crate::devices::DeviceFiles;
 use crate::events::Intake;
 use crate::image::Images;
 use crate::index::Index;
@@ -86,6 +87,7 @@ impl House {
             index: Arc::new(Index::new(Arc::clone(&clock))),
             supervisor: supervisor.clone(),
             live: live.clone(),
+            device_files: Arc::new(DeviceFiles::new(config.clone(), Arc::clone(&clock))),
             paths: TenantPaths::new(Arc::clone(&clock)),
             facts: Facts::open_blocking(&now.server.root_dir.join("facts.journal"))?,
             config: config.clone(),

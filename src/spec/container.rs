@@ -11,7 +11,8 @@ use super::{
     resources, seccomp, selinux,
 };
 
-/// The spec of a workload container in a running sandbox.
+/// The spec of a workload container in a running sandbox, without what [`super::apply_edits`] puts in at the end: the
+/// config's CDI devices, hooks.
 ///
 /// # Errors
 /// `InvalidArgument` on a request that no container can be made from; `FailedPrecondition` on one that this node
@@ -21,11 +22,6 @@ pub fn container(input: &ContainerInput<'_>) -> Result<Spec> {
     if security.privileged && !input.pod.security.privileged {
         return Err(Error::invalid(
             "privileged container: its pod was not made for privileged containers",
-        ));
-    }
-    if !input.config.cdi_devices.is_empty() {
-        return Err(Error::precondition(
-            "CDI devices are asked for, but this node has CDI switched off",
         ));
     }
     if let Some(options) = &security.selinux {

@@ -141,10 +141,11 @@ fn to_oci(node: &DeviceNode, path: &Path, owner: &Owner) -> LinuxDevice {
     device
 }
 
-fn kind(kind: DeviceKind) -> LinuxDeviceType {
+pub(super) fn kind(kind: DeviceKind) -> LinuxDeviceType {
     match kind {
         DeviceKind::Block => LinuxDeviceType::B,
         DeviceKind::Char => LinuxDeviceType::C,
+        DeviceKind::Unbuffered => LinuxDeviceType::U,
         DeviceKind::Fifo => LinuxDeviceType::P,
     }
 }

@@ -14,6 +14,7 @@ mod cgroup_path;
 mod classes;
 mod container;
 mod devices;
+mod edits;
 pub mod host_files;
 mod input;
 mod lexical;
@@ -37,6 +38,7 @@ pub use accounts::{Accounts, MAX_FILE_BYTES as MAX_ACCOUNT_FILE_BYTES};
 pub use annotations::{CONTAINER_TYPE, SANDBOX_ID};
 pub use apparmor_text::default_profile as apparmor_default_profile;
 pub use container::container;
+pub use edits::apply_edits;
 pub use input::{
     ContainerInput, ImageVolume, PauseInput, PauseProgram, ResolvedDevice, ResolvedMount,
     SandboxFiles, SelinuxLabels, SpecOptions,

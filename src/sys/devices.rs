@@ -51,6 +51,19 @@ pub fn at_blocking(host_path: &Path) -> Result<Vec<(PathBuf, DeviceNode)>> {
     Ok(vec![(PathBuf::new(), node)])
 }
 
+/// The device node or named pipe at `path` itself; a link is none.
+///
+/// # Errors
+/// `FailedPrecondition` where there is nothing at the path, or something else.
+pub fn node_at_blocking(path: &Path) -> Result<DeviceNode> {
+    let what = || format!("{} on the host", path.display());
+    let metadata = path
+        .symlink_metadata()
+        .map_err(|error| Error::new(Kind::FailedPrecondition, what()).caused_by(error))?;
+    node(path, &metadata, Fifos::Count)?
+        .ok_or_else(|| Error::precondition(format!("{}: not a device node", what())))
+}
+
 /// Whether a named pipe is a device: only where one is asked for by its own path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fifos {

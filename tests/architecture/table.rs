@@ -146,6 +146,8 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ),
     ("prost", &["wire", "containerd/grpc"]),
     ("prost_types", &["wire", "containerd/grpc"]),
+    // oci_spec brings it anyway; hook files have patterns.
+    ("regex", &["devices"]),
     ("reqwest", &["registry"]),
     ("rustls", &["registry", "streaming", "server", "main"]),
     ("sd_notify", &["server"]),

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::config::settings::Handler;
 use crate::containerd::{Introspection, PluginInfo, ServerVersion};
+use crate::devices::{self, BrokenFile};
 use crate::model::host_facts::{CgroupDriver, KernelVersion};
 use crate::model::{Pid, Result, Timestamp};
 use crate::network::{NetworkSettings, SurveyedNetwork, survey_blocking};
@@ -150,6 +151,10 @@ pub struct Facts {
     pub spaces: Vec<(PathBuf, Result<Space, String>)>,
     /// `hosts.toml` files that cannot be used, and why.
     pub broken_hosts_files: Vec<(PathBuf, String)>,
+    /// CDI specifications that cannot be used, or not wholly.
+    pub broken_cdi_files: Vec<BrokenFile>,
+    /// OCI hook files that cannot be used.
+    pub broken_hook_files: Vec<BrokenFile>,
     /// What stays half made.
     pub leftovers: Vec<Leftover>,
     /// Record files that cannot be read.
@@ -180,6 +185,9 @@ pub async fn gather(
     tokio::task::spawn_blocking(move || {
         let config = base;
         let is_systemd_booted = survey::is_systemd_booted_blocking();
+        let containers = &config.containers;
+        let (broken_cdi_files, broken_hook_files) =
+            devices::broken_files_blocking(&containers.cdi_spec_dirs, &containers.hooks_dirs);
         let (leftovers, unreadable, records_error) = records_blocking(&config, now);
         Facts {
             is_root: survey::is_root(),
@@ -207,6 +215,8 @@ pub async fn gather(
             occupant: occupant_blocking(&config.server.socket),
             spaces: spaces_blocking(&config),
             broken_hosts_files: broken_files_blocking(&config.images.registry_config_path),
+            broken_cdi_files,
+            broken_hook_files,
             socket: config.server.socket,
             leftovers,
             unreadable,

@@ -2,6 +2,7 @@
 
 use super::Check;
 use super::facts::{Facts, Occupant};
+use crate::devices::BrokenFile;
 use crate::model::host_facts::{CgroupDriver, KernelVersion};
 use crate::sys::cgroup::Mode;
 
@@ -182,6 +183,27 @@ pub(super) fn registries(facts: &Facts) -> Vec<Check> {
             )
         })
         .collect()
+}
+
+pub(super) fn device_files(facts: &Facts) -> Vec<Check> {
+    let judge = |title: &'static str, files: &[BrokenFile], remedy: &'static str| {
+        let one = |file: &BrokenFile| {
+            let found = format!("{}: {}", file.path.display(), file.reason);
+            Check::warn(title, found, remedy)
+        };
+        files.iter().map(one).collect::<Vec<_>>()
+    };
+    let mut checks = judge(
+        "CDI specification",
+        &facts.broken_cdi_files,
+        "correct the file, or whatever writes it: until then containers that ask for its devices are refused",
+    );
+    checks.extend(judge(
+        "OCI hook",
+        &facts.broken_hook_files,
+        "correct the file: until then containers run without its hook",
+    ));
+    checks
 }
 
 pub(super) fn records(facts: &Facts) -> Vec<Check> {

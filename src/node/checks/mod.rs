@@ -99,6 +99,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     checks.push(host::socket(facts));
     checks.extend(host::space(facts));
     checks.extend(host::registries(facts));
+    checks.extend(host::device_files(facts));
     checks.extend(host::records(facts));
     checks
 }

@@ -9,6 +9,7 @@ use super::facts::{Backend, HandlerFact, Leftover, Occupant, Program, leftover};
 use super::runtimes::known_holes;
 use super::*;
 use crate::containerd::{PluginInfo, ServerVersion};
+use crate::devices::BrokenFile;
 use crate::model::Timestamp;
 use crate::model::host_facts::{CgroupDriver, KernelVersion};
 use crate::network::SurveyedNetwork;
@@ -78,6 +79,8 @@ fn healthy() -> Facts {
                 free_inodes: None,
             }),
         )],
+        broken_cdi_files: Vec::new(),
+        broken_hook_files: Vec::new(),
         leftovers: Vec::new(),
         unreadable: Vec::new(),
         records_error: None,
@@ -224,4 +227,22 @@ fn a_hosts_toml_that_cannot_be_used_is_named_with_its_reason() {
             .finding
             .contains("/certs.d/a.tld/hosts.toml: line 1")
     );
+}
+
+#[test]
+fn cdi_and_hook_files_that_cannot_be_used_are_named_with_their_reason() {
+    let broken = |path: &str| BrokenFile {
+        path: path.into(),
+        reason: "line 1: what".into(),
+    };
+
+    let found = found(|facts| {
+        facts.broken_cdi_files = vec![broken("/etc/cdi/a.yaml")];
+        facts.broken_hook_files = vec![broken("/hooks.d/b.json")];
+    });
+
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|check| check.outcome == Outcome::Warn));
+    assert!(found[0].finding.starts_with("/etc/cdi/a.yaml: line 1"));
+    assert!(found[1].finding.starts_with("/hooks.d/b.json: line 1"));
 }

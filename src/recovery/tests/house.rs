@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use crate::config::{Config, Shared};
 use crate::container::{Containers, CreateRequest, ExecSyncRequest, LocalImage, LocalImages};
 use crate::containerd::fake::World;
+use crate::devices::DeviceFiles;
 use crate::index::Index;
 use crate::model::clock::CreationStamps;
 use crate::model::{
@@ -140,7 +141,10 @@ impl House {
             .collect();
         let journal = config.server.root_dir.join("facts.journal");
         let host = sys::host_facts::gather_blocking(Pid(std::process::id())).unwrap();
+        let defaults = config.runtimes.default.clone();
+        let config = Shared::new(config);
         let deps = Arc::new(Deps {
+            device_files: Arc::new(DeviceFiles::new(config.clone(), Arc::clone(&clock))),
             containerd: self.world.containerd(),
             network: Arc::clone(&self.network) as _,
             index: Arc::new(Index::new(Arc::clone(&clock))),
@@ -148,8 +152,8 @@ impl House {
             live: LiveTable::new(Arc::clone(&clock)),
             paths: TenantPaths::new(Arc::clone(&clock)),
             facts: Facts::open_blocking(&journal).unwrap(),
-            handlers: Handlers::new(config.runtimes.default.clone(), handlers),
-            config: Shared::new(config),
+            handlers: Handlers::new(defaults, handlers),
+            config,
             host: ArcSwap::from_pointee(host),
             clock,
             stamps: CreationStamps::after(Timestamp(0)),

@@ -458,11 +458,3 @@ fn a_base_spec_of_the_operator_is_kept_where_nothing_replaces_it() {
 
     assert_json_snapshot!(case.changes());
 }
-
-#[test]
-fn cdi_devices_are_refused_while_nothing_injects_them() {
-    let mut case = Case::default();
-    case.config.cdi_devices = vec!["vendor.com/net=eth0".into()];
-
-    assert_eq!(case.spec().unwrap_err().kind(), Kind::FailedPrecondition);
-}
