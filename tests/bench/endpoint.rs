@@ -2,19 +2,15 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use podwright::wire::cri;
-
 use crate::case::Outcome;
 use crate::client::Cri;
-use crate::{node, pause_image};
+use crate::daemon::{busybox, import, run, until_listening, until_ready};
+use crate::{daemon, machine, pause_image};
 
 /// podwright's containerd.
 pub(crate) const OURS: &str = "/run/ours/containerd.sock";
@@ -35,8 +31,6 @@ pub(crate) struct Endpoint {
     pub(crate) cgroup_parent: String,
     /// The containerd below.
     containerd: &'static str,
-    /// Where the CRI is served.
-    socket: &'static str,
     /// The server first.
     daemons: Mutex<Vec<Daemon>>,
 }
@@ -50,7 +44,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(mut again: Command, log: PathBuf) -> Outcome<Self> {
-        let child = node::daemon(&mut again, &log)?;
+        let child = daemon::start(&mut again, &log)?;
         Ok(Self { child, again, log })
     }
 }
@@ -72,7 +66,7 @@ pub(crate) async fn podwright(home: &Path) -> Outcome<Endpoint> {
              [cni]\nbin_dirs = [\"{}\"]\n",
             folder.join("podwright").display(),
             oci_runtime(),
-            node::cni_plugins()?
+            machine::cni_plugins()?
         ),
     )?;
     until_listening(OURS).await?;
@@ -80,9 +74,7 @@ pub(crate) async fn podwright(home: &Path) -> Outcome<Endpoint> {
     server.args(["serve", "--config"]).arg(&config);
     let server = Daemon::start(server, folder.join("podwright.log"))?;
     let endpoint = Endpoint::ready(&folder, home, OURS, SERVER, vec![server, containerd]).await?;
-    run(Command::new(env!("CARGO_BIN_EXE_podwright"))
-        .args(["image", "import"])
-        .arg(busybox()?))?;
+    import(&busybox()?)?;
     Ok(endpoint)
 }
 
@@ -157,7 +149,7 @@ fn is_second_generation() -> Outcome<bool> {
 fn plugin_settings() -> Outcome<String> {
     let cni = format!(
         "bin_dir = \"{}\"\nconf_dir = \"/etc/cni/peer.d\"\n",
-        node::cni_plugins()?
+        machine::cni_plugins()?
     );
     let (pause, runtime) = (pause_image::NAME, oci_runtime());
     Ok(if is_second_generation()? {
@@ -178,35 +170,6 @@ fn plugin_settings() -> Outcome<String> {
              [plugins.\"io.containerd.grpc.v1.cri\".cni]\n{cni}"
         )
     })
-}
-
-/// Builds the stand-in image and returns its archive.
-fn busybox() -> Outcome<PathBuf> {
-    let images = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/images/build");
-    run(Command::new(script).arg(&images))?;
-    Ok(images.join("busybox.tar"))
-}
-
-/// Runs a program to its end; its failure is an error with its own words.
-fn run(command: &mut Command) -> Outcome {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(format!("{command:?}: {complaint}").into())
-}
-
-async fn until_listening(socket: &str) -> Outcome {
-    let began = Instant::now();
-    while UnixStream::connect(socket).is_err() {
-        if began.elapsed() > Duration::from_secs(30) {
-            return Err(format!("nothing answers on {socket}").into());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
 }
 
 /// Waits until something listens at a TCP address.
@@ -230,41 +193,15 @@ impl Endpoint {
         daemons: Vec<Daemon>,
     ) -> Outcome<Self> {
         let cri = Cri::at(socket.as_ref())?;
-        let mut endpoint = Self {
+        until_ready(&cri).await?;
+        Ok(Self {
+            version: daemon::version(&cri).await?,
             cri,
-            version: String::new(),
             home: folder.to_owned(),
-            cgroup_parent: node::cgroup_parent(home),
+            cgroup_parent: machine::cgroup_parent(home),
             containerd,
-            socket,
             daemons: Mutex::new(daemons),
-        };
-        endpoint.until_ready().await?;
-        let request = cri::VersionRequest::default();
-        let mut runtime = endpoint.cri.runtime.clone();
-        let version = runtime.version(request).await?.into_inner();
-        endpoint.version = format!("{} {}", version.runtime_name, version.runtime_version);
-        Ok(endpoint)
-    }
-
-    /// Waits until both conditions of Status are true, looking every 2 ms.
-    async fn until_ready(&self) -> Outcome {
-        let began = Instant::now();
-        loop {
-            let request = cri::StatusRequest { verbose: false };
-            let reply = self.cri.runtime.clone().status(request).await;
-            let is_ready = reply.as_ref().is_ok_and(|reply| {
-                let status = reply.get_ref().status.as_ref();
-                status.is_some_and(|s| s.conditions.iter().take(2).all(|c| c.status))
-            });
-            if is_ready {
-                return Ok(());
-            }
-            if began.elapsed() > Duration::from_secs(60) {
-                return Err(format!("{} is not ready: {reply:?}", self.socket).into());
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        })
     }
 
     /// Kills the CRI server, starts it again and says how long it takes to be ready.
@@ -275,10 +212,10 @@ impl Endpoint {
             server.child.kill()?;
             server.child.wait()?;
             let began = Instant::now();
-            server.child = node::daemon(&mut server.again, &server.log)?;
+            server.child = daemon::start(&mut server.again, &server.log)?;
             began
         };
-        self.until_ready().await?;
+        until_ready(&self.cri).await?;
         Ok(began.elapsed())
     }
 
@@ -305,10 +242,8 @@ impl Endpoint {
             .lock()
             .map(|mut daemons| std::mem::take(&mut *daemons))
             .unwrap_or_default();
-        for mut daemon in daemons {
-            let pid = Pid::from_raw(i32::try_from(daemon.child.id())?);
-            kill(pid, Signal::SIGTERM)?;
-            tokio::task::spawn_blocking(move || daemon.child.wait()).await??;
+        for daemon in daemons {
+            daemon::end(daemon.child).await?;
         }
         Ok(())
     }

@@ -12,8 +12,6 @@ mod latency;
 mod lifecycle;
 mod lists;
 mod memory;
-mod node;
-mod pause_image;
 mod pull;
 mod report;
 mod requests;
@@ -27,6 +25,14 @@ mod case {
 }
 #[path = "../it/client.rs"]
 mod client;
+#[path = "../stage/daemon.rs"]
+mod daemon;
+#[path = "../stage/machine.rs"]
+mod machine;
+#[path = "../stage/pause_image.rs"]
+mod pause_image;
+#[path = "../stage/registry.rs"]
+mod registry;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -35,10 +41,10 @@ use case::Outcome;
 use report::Report;
 
 fn main() -> ExitCode {
-    let outcome = if node::is_inside() {
+    let outcome = if machine::is_inside() {
         measure()
     } else {
-        node::enter()
+        enter()
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,6 +52,17 @@ fn main() -> ExitCode {
             drop(writeln!(std::io::stderr(), "bench: FAILED: {e}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Starts this program again on a machine of its own, and waits for it.
+fn enter() -> Outcome {
+    if let Some(obstacle) = machine::obstacle() {
+        return Err(obstacle.into());
+    }
+    match machine::enter("bench")? {
+        (status, _home) if status.success() => Ok(()),
+        (status, _home) => Err(format!("the run inside the namespaces ended with {status}").into()),
     }
 }
 
@@ -92,7 +109,7 @@ fn measure() -> Outcome {
         .enable_all()
         .build()?;
     let report = runtime.block_on(async {
-        let home = node::prepare()?;
+        let home = machine::prepare()?;
         let ours = endpoint::podwright(&home).await?;
         let peer = endpoint::plugin(&home).await?;
         let mut report = Report::new(&ours.version, &peer.version, &endpoint::oci_runtime());

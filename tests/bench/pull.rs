@@ -1,8 +1,8 @@
 //! PullImage of three layers from a registry on the loopback: nothing there yet, and a second time.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,15 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use podwright::model::Digest;
 use podwright::wire::cri;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::Plan;
 use crate::case::Outcome;
 use crate::endpoint::Endpoint;
-use crate::node;
+use crate::registry::Repository;
 use crate::report::{Budget, Report};
 use crate::sample::Series;
+use crate::{daemon, registry};
 
 const ADDRESS: &str = "127.0.0.1:5000";
 const LAYERS: u64 = 3;
@@ -107,13 +108,7 @@ fn serve(home: &Path) -> Outcome<std::process::Child> {
     let storage = home.join("registry");
     fill(&storage)?;
     let config = home.join("registry.yml");
-    fs::write(
-        &config,
-        format!(
-            "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {ADDRESS}\n",
-            storage.display()
-        ),
-    )?;
+    fs::write(&config, registry::settings(&storage, ADDRESS))?;
     for folder in ["/etc/cni/hosts", "/etc/cni/hosts/127.0.0.1:5000"] {
         fs::create_dir_all(folder)?;
     }
@@ -121,7 +116,7 @@ fn serve(home: &Path) -> Outcome<std::process::Child> {
         "/etc/cni/hosts/127.0.0.1:5000/hosts.toml",
         format!("server = \"http://{ADDRESS}\"\n"),
     )?;
-    node::daemon(
+    daemon::start(
         Command::new("docker-registry").arg("serve").arg(&config),
         &home.join("registry.log"),
     )
@@ -129,60 +124,31 @@ fn serve(home: &Path) -> Outcome<std::process::Child> {
 
 /// Lays the image out as the registry stores it.
 fn fill(storage: &Path) -> Outcome {
-    let root = storage.join("docker/registry/v2");
-    let repository = root.join("repositories/large");
-    let keep = |bytes: &[u8]| -> Outcome<String> {
-        let digest = Digest::sha256(bytes).to_string();
-        let hex = digest.trim_start_matches("sha256:");
-        let blob = root
-            .join("blobs/sha256")
-            .join(hex.get(..2).unwrap_or_default())
-            .join(hex);
-        fs::create_dir_all(&blob)?;
-        fs::write(blob.join("data"), bytes)?;
-        link(&repository.join("_layers/sha256").join(hex), &digest)?;
-        Ok(digest)
-    };
+    let repository = Repository::new(storage, "large");
     let (mut layers, mut plain) = (Vec::new(), Vec::new());
     for number in 0..LAYERS {
         let (tar, packed) = layer(number)?;
         plain.push(Digest::sha256(&tar).to_string());
         layers.push(json!({
             "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
-            "digest": keep(&packed)?, "size": packed.len(),
+            "digest": repository.keep(&packed)?, "size": packed.len(),
         }));
     }
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": plain},
     });
-    let manifest = manifest(&config, &layers, keep)?;
-    let digest = keep(manifest.as_bytes())?;
-    let hex = digest.trim_start_matches("sha256:");
-    link(
-        &repository.join("_manifests/revisions/sha256").join(hex),
-        &digest,
-    )?;
-    let tag = repository.join("_manifests/tags/1");
-    link(&tag.join("current"), &digest)?;
-    link(&tag.join("index/sha256").join(hex), &digest)
-}
-
-fn manifest(
-    config: &Value,
-    layers: &[Value],
-    keep: impl Fn(&[u8]) -> Outcome<String>,
-) -> Outcome<String> {
     let config = config.to_string();
-    Ok(json!({
+    let manifest = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": {
             "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": keep(config.as_bytes())?, "size": config.len(),
+            "digest": repository.keep(config.as_bytes())?, "size": config.len(),
         },
         "layers": layers,
-    })
-    .to_string())
+    });
+    let digest = repository.keep(manifest.to_string().as_bytes())?;
+    repository.tag("1", &digest)
 }
 
 /// A layer of ten files, and the same packed: half of each file is noise, so that it packs as programs do.
@@ -209,10 +175,4 @@ fn layer(number: u64) -> Outcome<(Vec<u8>, Vec<u8>)> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     packed.write_all(&plain)?;
     Ok((plain, packed.finish()?))
-}
-
-fn link(folder: &Path, digest: &str) -> Outcome {
-    fs::create_dir_all(folder)?;
-    let mut file = File::create(PathBuf::from(folder).join("link"))?;
-    Ok(file.write_all(digest.as_bytes())?)
 }

@@ -19,8 +19,8 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// Programs without which the case is impossible.
     pub(crate) needs: &'static [&'static str],
-    /// Files without which the case is impossible.
-    pub(crate) wants: &'static [&'static str],
+    /// Says what else the case is impossible without.
+    pub(crate) lacks: fn() -> Option<String>,
     /// After this the whole node is killed and the case has failed.
     pub(crate) deadline: Duration,
     pub(crate) run: Body,
@@ -34,7 +34,7 @@ impl Case {
         Self {
             name,
             needs: &[],
-            wants: &[],
+            lacks: || None,
             deadline: Duration::from_secs(120),
             run,
         }
@@ -45,8 +45,8 @@ impl Case {
         self
     }
 
-    pub(crate) const fn wants(mut self, files: &'static [&'static str]) -> Self {
-        self.wants = files;
+    pub(crate) const fn unless(mut self, lacks: fn() -> Option<String>) -> Self {
+        self.lacks = lacks;
         self
     }
 
@@ -68,8 +68,8 @@ impl Case {
                 "no CNI plugins: apt-get install containernetworking-plugins",
             ));
         }
-        if let Some(file) = self.wants.iter().find(|file| !Path::new(file).exists()) {
-            return Some(format!("there is no {file} here"));
+        if let Some(lack) = (self.lacks)() {
+            return Some(lack);
         }
         ALWAYS
             .iter()

@@ -8,7 +8,11 @@ mod cases;
 mod client;
 mod images;
 mod node;
+#[path = "../stage/pinned.rs"]
+mod pinned;
 mod pods;
+#[path = "../stage/registry.rs"]
+mod registry;
 
 use std::io::Write as _;
 use std::process::ExitCode;

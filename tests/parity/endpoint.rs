@@ -1,22 +1,18 @@
 //! Both servers: podwright above a containerd without a CRI plugin, and a containerd with it.
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
 
 use containerd_client::services::v1::containers_client::ContainersClient;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use podwright::wire::cri;
 use tonic::transport::Channel;
 
 use crate::case::Outcome;
 use crate::client::Cri;
-use crate::{image, node, pause_image};
+use crate::daemon::{busybox, import, run, until_listening, until_ready};
+use crate::pinned::containerd_folder;
+use crate::{daemon, image, machine, pause_image};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const OUR_CONTAINERD: &str = "/run/ours/containerd.sock";
 const OUR_SOCKET: &str = "/run/podwright/podwright.sock";
 const PEER_SOCKET: &str = "/run/peer/containerd.sock";
@@ -55,11 +51,11 @@ pub(crate) async fn podwright(home: &Path) -> Outcome<Endpoint> {
              [runtimes.handlers.options]\nbinary = \"{RUNC}\"\nprivileged_without_host_devices = true\n\
              [runtimes.handlers.annotated]\npod_annotations = [\"{PASSED}\"]\ncontainer_annotations = [\"{PASSED}\"]\n",
             folder.join("podwright").display(),
-            node::cni_plugins()?
+            machine::cni_plugins()?
         ),
     )?;
     until_listening(OUR_CONTAINERD).await?;
-    let server = node::daemon(
+    let server = daemon::start(
         Command::new(env!("CARGO_BIN_EXE_podwright"))
             .args(["serve", "--config"])
             .arg(&config),
@@ -79,9 +75,7 @@ pub(crate) async fn podwright(home: &Path) -> Outcome<Endpoint> {
     let rich = endpoint.home.join("rich.tar");
     image::write_rich(&busybox, &rich)?;
     for archive in [busybox, rich] {
-        run(Command::new(env!("CARGO_BIN_EXE_podwright"))
-            .args(["image", "import"])
-            .arg(archive))?;
+        import(&archive)?;
     }
     Ok(endpoint)
 }
@@ -103,7 +97,7 @@ pub(crate) async fn plugin(home: &Path) -> Outcome<Endpoint> {
          privileged_without_host_devices = true\n\
          [plugins.'{runtime}'.containerd.runtimes.options.options]\nBinaryName = \"{RUNC}\"\n",
         pause_image::NAME,
-        node::cni_plugins()?
+        machine::cni_plugins()?
     );
     let containerd = containerd(&folder, PEER_SOCKET, &settings)?;
     until_listening(PEER_SOCKET).await?;
@@ -113,7 +107,7 @@ pub(crate) async fn plugin(home: &Path) -> Outcome<Endpoint> {
     let rich = folder.join("rich.tar");
     image::write_rich(&busybox, &rich)?;
     for archive in [busybox, rich, pause] {
-        run(Command::new(node::containerd_folder()?.join("ctr"))
+        run(Command::new(containerd_folder()?.join("ctr"))
             .args(["--address", PEER_SOCKET, "--namespace", "k8s.io"])
             .args(["images", "import"])
             .arg(archive))?;
@@ -131,7 +125,7 @@ pub(crate) async fn plugin(home: &Path) -> Outcome<Endpoint> {
 }
 
 fn containerd(folder: &Path, socket: &str, settings: &str) -> Outcome<Child> {
-    let binaries = node::containerd_folder()?;
+    let binaries = containerd_folder()?;
     let config = folder.join("containerd.toml");
     let state = Path::new(socket).parent().unwrap_or(Path::new("/run"));
     fs::create_dir_all(state)?;
@@ -146,42 +140,13 @@ fn containerd(folder: &Path, socket: &str, settings: &str) -> Outcome<Child> {
         ),
     )?;
     let path = std::env::var("PATH").unwrap_or_default();
-    node::daemon(
+    daemon::start(
         Command::new(binaries.join("containerd"))
             .arg("--config")
             .arg(&config)
             .env("PATH", format!("{}:{path}", binaries.display())),
         &folder.join("containerd.log"),
     )
-}
-
-/// Builds the stand-in image and returns its archive.
-fn busybox() -> Outcome<PathBuf> {
-    let images = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/images/build");
-    run(Command::new(script).arg(&images))?;
-    Ok(images.join("busybox.tar"))
-}
-
-/// Runs a program to its end; its failure is an error with its own words.
-fn run(command: &mut Command) -> Outcome {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(format!("{command:?}: {complaint}").into())
-}
-
-async fn until_listening(socket: &str) -> Outcome {
-    let began = Instant::now();
-    while UnixStream::connect(socket).is_err() {
-        if began.elapsed() > PATIENCE {
-            return Err(format!("nothing answers on {socket}").into());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
 }
 
 impl Endpoint {
@@ -195,30 +160,13 @@ impl Endpoint {
     ) -> Outcome<Self> {
         until_listening(socket).await?;
         let cri = Cri::at(socket.as_ref())?;
-        let began = Instant::now();
-        loop {
-            let request = cri::StatusRequest { verbose: false };
-            let reply = cri.runtime.clone().status(request).await;
-            let is_ready = reply.as_ref().is_ok_and(|reply| {
-                let status = reply.get_ref().status.as_ref();
-                status.is_some_and(|s| s.conditions.iter().take(2).all(|c| c.status))
-            });
-            if is_ready {
-                break;
-            }
-            if began.elapsed() > PATIENCE {
-                return Err(format!("{name} is not ready: {reply:?}").into());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let request = cri::VersionRequest::default();
-        let version = cri.runtime.clone().version(request).await?.into_inner();
+        until_ready(&cri).await?;
         Ok(Self {
             name,
+            version: daemon::version(&cri).await?,
             cri,
             records: ContainersClient::new(containerd_client::connect(containerd).await?),
-            version: format!("{} {}", version.runtime_name, version.runtime_version),
-            cgroup_parent: node::cgroup_parent(home),
+            cgroup_parent: machine::cgroup_parent(home),
             home: folder,
             daemons,
         })
@@ -226,9 +174,8 @@ impl Endpoint {
 
     /// Ends the daemons, the server first.
     pub(crate) async fn stop(self) -> Outcome {
-        for mut daemon in self.daemons {
-            kill(Pid::from_raw(i32::try_from(daemon.id())?), Signal::SIGTERM)?;
-            tokio::task::spawn_blocking(move || daemon.wait()).await??;
+        for daemon in self.daemons {
+            daemon::end(daemon).await?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What podwright hands to containerd, beside what containerd's own CRI plugin writes for the same request: `make parity`.
 //!
 //! `generate` makes the requests, `descriptor` proves that no field and no enum value of them is missing, `endpoint`
-//! runs both servers in namespaces that end with the run (`node`), `visit` asks one of them and `observe` reads back,
+//! runs both servers in namespaces that end with the run (`machine`), `visit` asks one of them and `observe` reads back,
 //! `normalise` takes away what cannot be equal, `compare` finds the differences, and `table` holds them against
 //! `accepted.toml`. See README.md.
 
@@ -26,8 +26,14 @@ mod case {
 }
 #[path = "../it/client.rs"]
 mod client;
-#[path = "../bench/pause_image.rs"]
+#[path = "../stage/daemon.rs"]
+mod daemon;
+#[path = "../stage/machine.rs"]
+mod machine;
+#[path = "../stage/pause_image.rs"]
 mod pause_image;
+#[path = "../stage/pinned.rs"]
+mod pinned;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -37,7 +43,7 @@ use libtest_mimic::{Arguments, Trial};
 use case::Outcome;
 
 fn main() -> ExitCode {
-    if node::is_inside() {
+    if machine::is_inside() {
         return match run::all() {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {

@@ -1,6 +1,5 @@
 //! containerd dies, hangs and comes back, perhaps as another version: readers notice nothing, changes are refused at once.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -10,10 +9,8 @@ use tonic::Code;
 use crate::case::{Case, Outcome};
 use crate::ensure;
 use crate::node::{Daemon, Node, layout};
+use crate::pinned::containerd_folder;
 use crate::pods::{fails, pod, sleeper};
-
-/// Where the node-conformance lane puts the containerd that it builds, with its shim beside it.
-const NEWER: &str = "/var/cache/podwright-critest/bin/containerd-v2.3.4/containerd";
 
 pub(super) const CASES: &[Case] = &[
     Case::new("backend.a_killed_containerd_comes_back", |node| {
@@ -26,7 +23,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("backend.another_version_takes_over", |node| {
         Box::pin(replaced(node))
     })
-    .wants(&[NEWER]),
+    .unless(|| containerd_folder().err().map(|e| e.to_string())),
 ];
 
 /// What a node without its containerd does: it reads, and refuses changes before it has done any part of them.
@@ -129,13 +126,13 @@ async fn replaced(node: &Node) -> Outcome {
     let config = pod(node, "p");
     let first = node.run_pod(&config).await?;
     let id = node.run(&first, &config, &sleeper("c")).await?;
-    let newer = Daemon::new(NEWER, &node.home)
+    let folder = containerd_folder()?;
+    let newer = Daemon::new(&folder.join("containerd").to_string_lossy(), &node.home)
         .args(["--config".into(), node.home.join("containerd.toml")])
         .ready_when_answering(layout::CONTAINERD_SOCKET);
 
     node.containerd.stop().await?;
     // Its own shim must be found before the distribution's.
-    let folder = Path::new(NEWER).parent().unwrap_or(Path::new("/"));
     let path = format!("{}:{}", folder.display(), std::env::var("PATH")?);
     newer.start_with(&[("PATH", &path)]).await?;
     let outcome = with_newer(node, &id).await;

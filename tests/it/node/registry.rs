@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Daemon, Node, namespaces};
 use crate::case::Outcome;
 use crate::images;
+use crate::registry::{Repository, settings};
 
 const ADDRESS: &str = "127.0.0.1:5000";
 /// Where podwright's configuration on a node looks for `hosts.toml` files.
@@ -18,13 +19,7 @@ pub(crate) async fn start(node: &Node, name: &str, repository: &str, tag: &str) 
     let storage = node.home.join("registry");
     fill(&storage, name, repository, tag)?;
     let config = node.home.join("registry.yml");
-    fs::write(
-        &config,
-        format!(
-            "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {ADDRESS}\n",
-            storage.display()
-        ),
-    )?;
+    fs::write(&config, settings(&storage, ADDRESS))?;
     let hosts = Path::new(HOSTS).join("upstream.example");
     fs::create_dir_all(&hosts)?;
     fs::write(
@@ -54,37 +49,14 @@ fn fill(storage: &Path, name: &str, repository: &str, tag: &str) -> Outcome {
             &layout.to_string_lossy(),
         ],
     )?;
-    let root = storage.join("docker/registry/v2");
     let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json"))?)?;
     let manifest = index
         .pointer("/manifests/0/digest")
         .and_then(Value::as_str)
-        .ok_or("the archive names no manifest")?
-        .to_owned();
-    let repository = root.join("repositories").join(repository);
+        .ok_or("the archive names no manifest")?;
+    let repository = Repository::new(storage, repository);
     for entry in fs::read_dir(layout.join("blobs/sha256"))? {
-        let entry = entry?;
-        let hex = entry.file_name().to_string_lossy().into_owned();
-        let short = hex.get(..2).ok_or("a blob without a digest")?;
-        let blob = root.join("blobs/sha256").join(short).join(&hex);
-        fs::create_dir_all(&blob)?;
-        fs::copy(entry.path(), blob.join("data"))?;
-        link(
-            &repository.join("_layers/sha256").join(&hex),
-            &format!("sha256:{hex}"),
-        )?;
+        repository.keep(&fs::read(entry?.path())?)?;
     }
-    let hex = manifest.trim_start_matches("sha256:");
-    link(
-        &repository.join("_manifests/revisions/sha256").join(hex),
-        &manifest,
-    )?;
-    let tag = repository.join("_manifests/tags").join(tag);
-    link(&tag.join("current"), &manifest)?;
-    link(&tag.join("index/sha256").join(hex), &manifest)
-}
-
-fn link(folder: &Path, digest: &str) -> Outcome {
-    fs::create_dir_all(folder)?;
-    Ok(fs::write(folder.join("link"), digest)?)
+    repository.tag(tag, manifest)
 }

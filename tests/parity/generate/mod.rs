@@ -236,12 +236,17 @@ fn mappings(n: i64, container_id: u32) -> Vec<cri::IdMapping> {
     }]
 }
 
-/// A number for the variants of [`mappings`]: the mode of the pod is the one that may succeed.
-fn first_id(mode: cri::NamespaceMode, n: i64) -> u32 {
-    if mode == cri::NamespaceMode::Pod {
+/// The mode of the pod is the one that may succeed, so its mappings begin with root.
+fn user_namespace(mode: cri::NamespaceMode, n: i64) -> cri::UserNamespace {
+    let first = if mode == cri::NamespaceMode::Pod {
         0
     } else {
         u32::try_from(n).unwrap_or(1)
+    };
+    cri::UserNamespace {
+        mode: mode.into(),
+        uids: mappings(n, first),
+        gids: mappings(3 - n, first),
     }
 }
 

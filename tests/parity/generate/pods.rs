@@ -3,7 +3,7 @@
 use podwright::wire::cri;
 
 use super::{
-    CGROUP, Container, LOGS, MODES, Request, VARIANTS, first_id, map, mappings, resources, unified,
+    CGROUP, Container, LOGS, MODES, Request, VARIANTS, map, resources, unified, user_namespace,
 };
 
 pub(super) fn all() -> Vec<Request> {
@@ -187,11 +187,7 @@ fn namespaces() -> Vec<Request> {
             kind("pid", &|o| o.pid = mode.into());
             kind("ipc", &|o| o.ipc = mode.into());
             kind("userns", &|o| {
-                o.userns_options = Some(cri::UserNamespace {
-                    mode: mode.into(),
-                    uids: mappings(n, first_id(mode, n)),
-                    gids: mappings(3 - n, first_id(mode, n)),
-                });
+                o.userns_options = Some(user_namespace(mode, n))
             });
         }
     }

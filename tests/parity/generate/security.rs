@@ -4,9 +4,7 @@ use podwright::wire::cri;
 use podwright::wire::cri::security_profile::ProfileType;
 
 use super::pods::security;
-use super::{
-    Container, FILES, MODES, PROFILES, Request, VARIANTS, first_id, mappings, selinux, texts,
-};
+use super::{Container, FILES, MODES, PROFILES, Request, VARIANTS, selinux, texts, user_namespace};
 
 pub(super) fn all() -> Vec<Request> {
     let mut all = Vec::new();
@@ -237,11 +235,7 @@ fn namespaces(n: i64, letter: &str) -> Request {
         kind("pid", &|o| o.pid = mode.into());
         kind("ipc", &|o| o.ipc = mode.into());
         kind("userns", &|o| {
-            o.userns_options = Some(cri::UserNamespace {
-                mode: mode.into(),
-                uids: mappings(n, first_id(mode, n)),
-                gids: mappings(3 - n, first_id(mode, n)),
-            });
+            o.userns_options = Some(user_namespace(mode, n))
         });
     }
     Request::new(format!("namespaces-{letter}"), |_pod| {}).with(all)

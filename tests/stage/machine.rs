@@ -1,25 +1,37 @@
-//! The machine of the run: namespaces of its own, which take everything with them when they end.
+//! Where podwright and its peer stand side by side: namespaces of the run's own, which take everything with them when
+//! they end. The benchmark and the parity run share it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+
+use tempfile::TempDir;
 
 use crate::case::Outcome;
+use crate::daemon::run;
 
-const INSIDE: &str = "PODWRIGHT_BENCH_HOME";
+/// The run's folder, in the environment of the process inside the namespaces.
+const INSIDE: &str = "PODWRIGHT_STAGE_HOME";
+/// Where control groups are mounted.
+pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// True for the process that measures.
+/// True for the process that does the work.
 pub(crate) fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Starts this program again inside new namespaces, and waits for it.
-pub(crate) fn enter() -> Outcome {
+/// Why there can be no such run here, if there cannot.
+pub(crate) fn obstacle() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
-        return Err("it makes namespaces and mounts; remedy: run it as root".into());
+        return Some("it makes namespaces and mounts; remedy: run it as root".into());
     }
+    cni_plugins().err().map(|e| e.to_string())
+}
+
+/// Starts this program again inside new namespaces, and waits for it. Gives what it ended with, and the run's folder.
+pub(crate) fn enter(name: &str) -> Outcome<(ExitStatus, TempDir)> {
     let home = tempfile::Builder::new()
-        .prefix("podwright-bench-")
+        .prefix(&format!("podwright-{name}-"))
         .tempdir()?;
     // The shell is process 1 there and reaps what containerd orphans.
     let status = Command::new("unshare")
@@ -31,26 +43,26 @@ pub(crate) fn enter() -> Outcome {
         .stdin(Stdio::null())
         .status()?;
     remove_cgroups(&cgroup_parent(home.path()));
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("the run inside the namespaces ended with {status}").into())
-    }
+    Ok((status, home))
 }
 
-/// Mounts and networks of the run; returns its folder on disk.
+/// Mounts and networks of the run, a network each for podwright and the peer; returns its folder on disk.
 pub(crate) fn prepare() -> Outcome<PathBuf> {
     let home = PathBuf::from(std::env::var(INSIDE)?);
-    let script = "set -e; for d in /run /var/lib/cni /etc/cni; do mkdir -p $d; mount -t tmpfs -o mode=755 tmpfs $d; done; \
-        if [ -e /sys/fs/cgroup/unified ]; then umount -l /sys/fs/cgroup/unified; mount -t tmpfs tmpfs /sys/fs/cgroup/unified; fi; \
-        ip link set lo up";
-    let status = Command::new("sh").args(["-c", script]).status()?;
-    if !status.success() {
-        return Err("the mounts of the run could not be made".into());
-    }
+    script(
+        "for d in /run /var/lib/cni /etc/cni; do mkdir -p $d; mount -t tmpfs -o mode=755 tmpfs $d; done; \
+         if [ -e /sys/fs/cgroup/unified ]; then umount -l /sys/fs/cgroup/unified; \
+         mount -t tmpfs tmpfs /sys/fs/cgroup/unified; fi; \
+         hostname stage; ip link set lo up",
+    )?;
     network("/etc/cni/net.d", "ours0", "10.77.0.0/16")?;
     network("/etc/cni/peer.d", "peer0", "10.78.0.0/16")?;
     Ok(home)
+}
+
+/// Runs a shell script that stops at the first failure.
+pub(crate) fn script(text: &str) -> Outcome {
+    run(Command::new("sh").args(["-ec", text]))
 }
 
 fn network(folder: &str, bridge: &str, subnet: &str) -> Outcome {
@@ -72,7 +84,7 @@ pub(crate) fn cni_plugins() -> Outcome<&'static str> {
         .ok_or_else(|| "no CNI plugins; remedy: run deploy/setup test".into())
 }
 
-/// Parent of every pod's cgroup in this run.
+/// Parent of the cgroup of every pod of this run that names one.
 pub(crate) fn cgroup_parent(home: &Path) -> String {
     let name = home.file_name().unwrap_or_default().to_string_lossy();
     format!("/{name}")
@@ -80,16 +92,6 @@ pub(crate) fn cgroup_parent(home: &Path) -> String {
 
 fn remove_cgroups(parent: &str) {
     let name = parent.trim_start_matches('/');
-    let script = format!("find /sys/fs/cgroup -depth -type d -path '*/{name}*' -exec rmdir {{}} +");
+    let script = format!("find {CGROUPS} -depth -type d -path '*/{name}*' -exec rmdir {{}} +");
     drop(Command::new("sh").args(["-c", &script]).status());
-}
-
-/// Starts a daemon whose output goes to `log`.
-pub(crate) fn daemon(command: &mut Command, log: &Path) -> Outcome<Child> {
-    let file = fs::File::options().create(true).append(true).open(log)?;
-    Ok(command
-        .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
-        .stderr(file)
-        .spawn()?)
 }
