@@ -22,8 +22,8 @@ test: ## Run every test: units, the map of the house, and nodes with a real cont
 	  echo '      remedy: run make test as root'; exit 1; }
 
 guest: SUITE ?= bookworm
-guest: ## Prove what hangs on systemd, cgroup v2 and AppArmor, in an emulated node (SUITE=bookworm or trixie)
-	@deploy/setup test
+guest: ## Prove what hangs on systemd, cgroup v2 and AppArmor, in an emulated node (SUITE=bookworm or trixie; FULL=1 for all of critest)
+	@deploy/setup critest
 	@tests/guest/lane $(SUITE) $(PROFILE)
 
 bench: ## Measure podwright beside containerd's own CRI plugin, in one run (root)
