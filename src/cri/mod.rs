@@ -4,6 +4,8 @@
 //! the outcome once and maps the error once.
 
 mod convert;
+#[cfg(test)]
+mod fields;
 mod identity;
 mod image;
 mod node;

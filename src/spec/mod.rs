@@ -29,7 +29,7 @@ mod seccomp_table;
 pub mod selinux;
 mod sysctls;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod user;

@@ -25,7 +25,7 @@ use super::input::{
 use super::user::ProcessUser;
 
 /// A cgroup v2 node with everything but the security modules.
-pub(super) fn host() -> HostFacts {
+pub(crate) fn host() -> HostFacts {
     HostFacts {
         hostname: "node-1".into(),
         cgroup: CgroupVersion::V2,
@@ -57,7 +57,7 @@ pub(super) fn capability_set(names: &[&str]) -> CapabilitySet {
 }
 
 /// A pod with a network of its own and nothing special.
-pub(super) fn pod_config() -> PodConfig {
+pub(crate) fn pod_config() -> PodConfig {
     PodConfig {
         identity: PodIdentity {
             name: "web".into(),
@@ -80,7 +80,7 @@ pub(super) fn pod_config() -> PodConfig {
 }
 
 /// A container that says nothing but its name.
-pub(super) fn container_config() -> ContainerConfig {
+pub(crate) fn container_config() -> ContainerConfig {
     ContainerConfig {
         identity: ContainerIdentity {
             name: "web".into(),
@@ -108,7 +108,7 @@ pub(super) fn container_config() -> ContainerConfig {
 }
 
 /// A private, writable bind of `/src` on a shared mount point.
-pub(super) fn bind(container_path: &str) -> ResolvedMount {
+pub(crate) fn bind(container_path: &str) -> ResolvedMount {
     ResolvedMount {
         asked: Mount {
             container_path: container_path.into(),
@@ -129,7 +129,7 @@ pub(super) fn bind(container_path: &str) -> ResolvedMount {
 }
 
 /// A request for a user namespace of 65536 ids from 100000 on.
-pub(super) fn user_namespace() -> UserNamespace {
+pub(crate) fn user_namespace() -> UserNamespace {
     let range = IdMapping {
         host_id: 100_000,
         container_id: 0,
@@ -143,7 +143,7 @@ pub(super) fn user_namespace() -> UserNamespace {
 }
 
 /// The sandbox's files where they all exist.
-pub(super) fn files() -> SandboxFiles {
+pub(crate) fn files() -> SandboxFiles {
     let file = |name: &str| PathBuf::from(format!("/state/sandboxes/s/{name}"));
     SandboxFiles {
         hostname: Some(file("hostname")),
@@ -154,21 +154,21 @@ pub(super) fn files() -> SandboxFiles {
 }
 
 /// Everything that a container's spec follows from; change a field, then ask for the spec.
-pub(super) struct Case {
-    pub(super) config: ContainerConfig,
-    pub(super) image: ImageDefaults,
-    pub(super) user: ProcessUser,
-    pub(super) pod: PodConfig,
-    pub(super) target_pid: Option<Pid>,
-    pub(super) files: SandboxFiles,
-    pub(super) mounts: Vec<ResolvedMount>,
-    pub(super) volumes: Vec<ImageVolume>,
-    pub(super) devices: Vec<ResolvedDevice>,
-    pub(super) host_devices: Vec<DeviceNode>,
-    pub(super) seccomp_profile: Option<String>,
-    pub(super) selinux: Option<SelinuxLabels>,
-    pub(super) options: SpecOptions,
-    pub(super) host: HostFacts,
+pub(crate) struct Case {
+    pub(crate) config: ContainerConfig,
+    pub(crate) image: ImageDefaults,
+    pub(crate) user: ProcessUser,
+    pub(crate) pod: PodConfig,
+    pub(crate) target_pid: Option<Pid>,
+    pub(crate) files: SandboxFiles,
+    pub(crate) mounts: Vec<ResolvedMount>,
+    pub(crate) volumes: Vec<ImageVolume>,
+    pub(crate) devices: Vec<ResolvedDevice>,
+    pub(crate) host_devices: Vec<DeviceNode>,
+    pub(crate) seccomp_profile: Option<String>,
+    pub(crate) selinux: Option<SelinuxLabels>,
+    pub(crate) options: SpecOptions,
+    pub(crate) host: HostFacts,
 }
 
 impl Default for Case {
@@ -200,7 +200,7 @@ impl Default for Case {
 }
 
 impl Case {
-    pub(super) fn spec(&self) -> Result<Spec> {
+    pub(crate) fn spec(&self) -> Result<Spec> {
         super::container(&ContainerInput {
             id: &"c".repeat(64).parse().expect("an id"),
             config: &self.config,
@@ -224,26 +224,26 @@ impl Case {
         })
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         json(&self.spec().expect("a spec"))
     }
 
     /// The JSON pointers whose values differ from those of an unchanged case.
-    pub(super) fn changes(&self) -> Value {
+    pub(crate) fn changes(&self) -> Value {
         difference(&Self::default().json(), &self.json())
     }
 }
 
 /// Everything that a pause container's spec follows from.
-pub(super) struct PauseCase {
-    pub(super) config: PodConfig,
-    pub(super) image: Option<ImageDefaults>,
-    pub(super) netns: Option<PathBuf>,
-    pub(super) userns: Option<PathBuf>,
-    pub(super) files: SandboxFiles,
-    pub(super) selinux: Option<SelinuxLabels>,
-    pub(super) options: SpecOptions,
-    pub(super) host: HostFacts,
+pub(crate) struct PauseCase {
+    pub(crate) config: PodConfig,
+    pub(crate) image: Option<ImageDefaults>,
+    pub(crate) netns: Option<PathBuf>,
+    pub(crate) userns: Option<PathBuf>,
+    pub(crate) files: SandboxFiles,
+    pub(crate) selinux: Option<SelinuxLabels>,
+    pub(crate) options: SpecOptions,
+    pub(crate) host: HostFacts,
 }
 
 impl Default for PauseCase {
@@ -262,7 +262,7 @@ impl Default for PauseCase {
 }
 
 impl PauseCase {
-    pub(super) fn spec(&self) -> Result<Spec> {
+    pub(crate) fn spec(&self) -> Result<Spec> {
         let program = match &self.image {
             None => PauseProgram::Embedded,
             Some(defaults) => PauseProgram::Image {
@@ -285,18 +285,18 @@ impl PauseCase {
         })
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         json(&self.spec().expect("a spec"))
     }
 
     /// As [`Case::changes`].
-    pub(super) fn changes(&self) -> Value {
+    pub(crate) fn changes(&self) -> Value {
         difference(&Self::default().json(), &self.json())
     }
 }
 
 /// A spec as JSON with its sets in order.
-pub(super) fn json(spec: &Spec) -> Value {
+pub(crate) fn json(spec: &Spec) -> Value {
     let mut value = serde_json::to_value(spec).expect("a spec is JSON");
     for set in ["bounding", "effective", "permitted"] {
         let list = value.pointer_mut(&format!("/process/capabilities/{set}"));

@@ -61,3 +61,5 @@ pub mod runtimeoptions {
 
 #[cfg(test)]
 mod facts;
+#[cfg(test)]
+pub(crate) mod probe;

@@ -4,7 +4,6 @@ mod backends;
 mod bad_input;
 mod containers;
 mod crashes;
-mod devices;
 mod diagnoses;
 mod identity;
 mod images;
@@ -37,7 +36,6 @@ pub(crate) fn all() -> Vec<Case> {
         sandboxes::CASES,
         networks::CASES,
         containers::CASES,
-        devices::CASES,
         diagnoses::CASES,
         logs::CASES,
         images::CASES,
