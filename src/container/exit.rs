@@ -108,18 +108,23 @@ impl Containers {
         if diagnosis.is_empty() {
             return;
         }
-        let mut ended = ended.clone();
-        if self.deps.settings().containers.exit_diagnosis_in_message {
-            ended.message.clone_from(&diagnosis);
-        }
-        ended.diagnosis = diagnosis;
-        self.deps.facts.explained(id, &ended);
+        let in_message = self.deps.settings().containers.exit_diagnosis_in_message;
         let shown = self.deps.index.update_container(id, |view| {
-            view.ended = Some(ended);
-            Ok(())
+            let Some(ended) = &mut view.ended else {
+                return Ok(None);
+            };
+            if in_message {
+                ended.message.clone_from(&diagnosis);
+            }
+            ended.diagnosis = diagnosis;
+            Ok(Some(ended.clone()))
         });
-        if let Err(error) = shown {
-            tracing::debug!(container.id = %id, %error, "the end of a container that is gone was explained");
+        match shown {
+            Ok(Some(ended)) => self.deps.facts.explained(id, &ended),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(container.id = %id, %error, "the end of a container that is gone was explained");
+            }
         }
     }
 
