@@ -282,6 +282,35 @@ devices:
         assert_eq!(read.is_ok(), is_fine, "{read:?}");
     }
 
+    #[test]
+    fn a_node_of_many_devices_has_a_long_file() {
+        let mut text = String::from("cdiVersion: 0.6.0\nkind: v/c\ndevices:\n");
+        for device in 0..1_000 {
+            text.push_str(&format!(
+                "- name: d{device}\n  containerEdits:\n    deviceNodes:\n"
+            ));
+            for node in 0..10 {
+                text.push_str(&format!(
+                    "    - {{path: /dev/d{device}-{node}, hostPath: /dev/null, permissions: rw}}\n"
+                ));
+            }
+        }
+
+        assert_eq!(parse(&text).unwrap().devices.len(), 1_000);
+    }
+
+    #[test]
+    fn a_text_that_grows_while_it_is_read_is_refused() {
+        let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..12 {
+            let below = format!("*a{}, ", level - 1).repeat(10);
+            text.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+        }
+        for text in [text, "[".repeat(100_000), "{a: ".repeat(100_000)] {
+            assert!(parse(&text).is_err());
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,200}") {

@@ -163,26 +163,28 @@ fn no_such_devices(
     Error::precondition(text)
 }
 
-/// Files of one directory that describe the same device; it cannot be used.
+/// Files that describe devices which another file of their directory describes too: neither of the two counts.
 pub(super) fn conflicts(reading: &Reading<Specification>) -> Vec<BrokenFile> {
     let mut first: BTreeMap<(usize, &str, &str), &Path> = BTreeMap::new();
-    let mut conflicts = Vec::new();
+    let mut shared: BTreeMap<(&Path, &Path), Vec<&str>> = BTreeMap::new();
     for file in &reading.files {
         for device in file.content.devices.keys() {
-            let kind = file.content.kind.as_str();
-            let key = (file.priority, kind, device.as_str());
+            let key = (file.priority, file.content.kind.as_str(), device.as_str());
             if let Some(other) = first.insert(key, &file.path) {
-                conflicts.push(BrokenFile {
-                    path: file.path.clone(),
-                    reason: format!(
-                        "describes {kind}={device} as {} does; that device cannot be used",
-                        other.display()
-                    ),
-                });
+                shared.entry((&file.path, other)).or_default().push(device);
             }
         }
     }
-    conflicts
+    let conflict = |((path, other), devices): ((&Path, &Path), Vec<&str>)| BrokenFile {
+        path: path.to_owned(),
+        reason: format!(
+            "describes {} devices, {:?} among them, as {} does; neither counts",
+            devices.len(),
+            devices.first().copied().unwrap_or_default(),
+            other.display()
+        ),
+    };
+    shared.into_iter().map(conflict).collect()
 }
 
 #[cfg(test)]

@@ -132,8 +132,9 @@ fn two_of_one_directory_that_describe_a_device_make_that_device_unusable() {
         "{error}"
     );
     let conflicts = conflicts(&node.reading());
-    assert_eq!(conflicts.len(), 2);
-    assert!(conflicts.iter().all(|file| file.path.ends_with("b.yaml")));
+    assert_eq!(conflicts.len(), 1);
+    assert!(conflicts[0].path.ends_with("b.yaml"));
+    assert!(conflicts[0].reason.contains("2 devices") && conflicts[0].reason.contains("a.yaml"));
 }
 
 #[test]
