@@ -23,6 +23,7 @@ pub mod rootfs;
 pub mod spawn;
 pub mod survey;
 mod trees;
+pub mod userns;
 mod xattr;
 
 pub use copy::copy_dir_blocking;

@@ -56,36 +56,48 @@ pub fn fresh_path(dir: &Path) -> Result<PathBuf> {
 /// # Errors
 /// `AlreadyExists` where the path is taken; `Internal` where the kernel refuses the namespace or the mount.
 pub fn create_blocking(path: &Path) -> Result<()> {
-    if let Some(dir) = path.parent() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(dir)
-            .sys(|| format!("make directory {}", dir.display()))?;
-    }
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o666)
-        .open(path)
-        .sys(|| format!("make network namespace file {}", path.display()))?;
+    make_parent(path)?;
+    make_file(path)?;
     let made = on_own_thread(|| {
         nix::sched::unshare(CloneFlags::CLONE_NEWNET)
             .sys(|| "make a network namespace".to_owned())?;
         set_loopback_up()?;
-        nix::mount::mount(
-            Some("/proc/thread-self/ns/net"),
-            path,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .sys(|| format!("pin the network namespace at {}", path.display()))
+        pin(Path::new("/proc/thread-self/ns/net"), path)
     });
     if made.is_err() {
         drop(remove_blocking(path)); // the first error is the one that explains
     }
     made
+}
+
+/// The directory of pinned network namespaces, as other tools on the node make it.
+pub(super) fn make_parent(path: &Path) -> Result<()> {
+    let Some(dir) = path.parent() else {
+        return Ok(());
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(dir)
+        .sys(|| format!("make directory {}", dir.display()))
+}
+
+/// The new file that a namespace is pinned on.
+pub(super) fn make_file(path: &Path) -> Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o666)
+        .open(path)
+        .map(drop)
+        .sys(|| format!("make namespace file {}", path.display()))
+}
+
+/// Pins the namespace that `handle` below `/proc` stands for on the file at `path`.
+pub(super) fn pin(handle: &Path, path: &Path) -> Result<()> {
+    let none = None::<&str>;
+    nix::mount::mount(Some(handle), path, none, MsFlags::MS_BIND, none)
+        .sys(|| format!("pin a namespace at {}", path.display()))
 }
 
 /// Whether a namespace is pinned at `path`. A missing path, or a plain file that a reboot left there, is not one.
@@ -148,7 +160,7 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> 
 }
 
 /// Sets `lo` of the calling thread's namespace up; the kernel then gives it 127.0.0.1 and ::1 itself.
-fn set_loopback_up() -> Result<()> {
+pub(super) fn set_loopback_up() -> Result<()> {
     let socket: OwnedFd = nix::sys::socket::socket(
         AddressFamily::Inet,
         SockType::Datagram,
@@ -171,6 +183,20 @@ fn set_loopback_up() -> Result<()> {
         })
     };
     set.map(drop).sys(|| "set loopback up".to_owned())
+}
+
+/// The user namespace that the network namespace pinned at `path` belongs to.
+#[cfg(test)]
+pub(super) fn owner_blocking(path: &Path) -> Result<std::fs::File> {
+    use std::os::fd::FromRawFd as _;
+
+    let file = std::fs::File::open(path).sys(|| "open a network namespace".to_owned())?;
+    // SAFETY: NS_GET_USERNS takes no argument and answers a new descriptor, which is nobody else's.
+    let owner = unsafe {
+        let fd = Errno::result(libc::ioctl(file.as_raw_fd(), libc::NS_GET_USERNS));
+        fd.map(|fd| std::fs::File::from_raw_fd(fd))
+    };
+    owner.sys(|| "ask for the owner of a network namespace".to_owned())
 }
 
 /// Runs `test` in mount and network namespaces of its own; says why where that is not possible.
