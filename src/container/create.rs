@@ -12,13 +12,13 @@ use crate::model::{
 };
 use crate::ops::{Edge, Operation, gate};
 use crate::sandbox::{RuntimeHandler, record as pod_record};
-use crate::spec;
+use crate::spec::{self, UserMapping};
 
 use super::images::LocalImage;
 use super::record::{self, ContainerMark};
 use super::steps::{Step, StepRecord};
 use super::volumes::Rootfs;
-use super::{ContainerKey, Containers};
+use super::{ContainerKey, Containers, userns};
 
 /// A CreateContainer request.
 #[derive(Clone, Debug)]
@@ -194,6 +194,10 @@ impl Making<'_> {
                 "privileged container: its sandbox is not privileged",
             ));
         }
+        let mapping = spec::shared_user_mapping(
+            &self.request.config.security.namespaces,
+            &pod.sandbox.config.security.namespaces,
+        )?;
         let handler = deps.handlers.get(&pod.sandbox.handler)?;
         let asked = &self.request.config.image;
         let image = self.home.images.find(asked)?.ok_or_else(|| {
@@ -201,7 +205,7 @@ impl Making<'_> {
         })?;
         self.record_begin(&handler).await?;
         let rootfs = self
-            .step(Step::Snapshot, self.prepare(&handler, &image))
+            .step(Step::Snapshot, self.prepare(&handler, &image, mapping))
             .await?;
         self.operation.step("spec");
         let built = self
@@ -220,7 +224,10 @@ impl Making<'_> {
             .classify(Kind::Internal, || "encode the spec".to_owned())?
             .into();
         let view = self.view(&handler, &image, &built, Arc::clone(&spec_json))?;
-        let record = self.containerd_record(&view, &handler, &image, &spec_json)?;
+        let record = ContainerRecord {
+            runtime_options: userns::shim_options(&handler, &view.user, mapping)?,
+            ..self.containerd_record(&view, &handler, &image, &spec_json)?
+        };
         self.step(Step::Record, deps.containerd.containers.create(&record))
             .await?;
         self.finish(view).await
@@ -240,8 +247,13 @@ impl Making<'_> {
 
     /// The root file system: the writable snapshot and the volumes over it. The label keeps garbage collection away from
     /// the snapshot until the record refers to it.
-    async fn prepare(&self, handler: &RuntimeHandler, image: &LocalImage) -> Result<Rootfs> {
-        let mounts = self.prepare_snapshot(handler, image).await?;
+    async fn prepare(
+        &self,
+        handler: &RuntimeHandler,
+        image: &LocalImage,
+        mapping: Option<UserMapping>,
+    ) -> Result<Rootfs> {
+        let mounts = self.prepare_snapshot(handler, image, mapping).await?;
         let volumes = self
             .home
             .make_volumes(
@@ -259,18 +271,21 @@ impl Making<'_> {
         &self,
         handler: &RuntimeHandler,
         image: &LocalImage,
+        mapping: Option<UserMapping>,
     ) -> Result<Vec<RootfsMount>> {
         let snapshots = &self.home.deps.containerd.snapshots;
         let now =
             jiff::Timestamp::from_nanosecond(i128::from(self.created_at.0)).unwrap_or_default();
+        let mut labels = BTreeMap::from([
+            ("containerd.io/gc.root".to_owned(), now.to_string()),
+            (pod_record::MARK.0.to_owned(), pod_record::MARK.1.to_owned()),
+        ]);
+        labels.extend(mapping.into_iter().flat_map(userns::snapshot_labels));
         let request = SnapshotRequest {
             snapshotter: handler.settings.snapshotter.clone(),
             key: self.id.to_string(),
             parent: image.chain_id.clone(),
-            labels: BTreeMap::from([
-                ("containerd.io/gc.root".to_owned(), now.to_string()),
-                (pod_record::MARK.0.to_owned(), pod_record::MARK.1.to_owned()),
-            ]),
+            labels,
             lease: None,
         };
         match snapshots.prepare(&request).await {
@@ -351,7 +366,6 @@ impl Making<'_> {
             labels: pod_record::labels(&self.request.config.labels, pod_record::KIND_CONTAINER),
             image: image.record.clone(),
             runtime: handler.settings.runtime_type.clone(),
-            runtime_options: handler.options.clone(),
             spec: Some(Payload::new(Payload::SPEC, spec_json)),
             snapshotter: handler.settings.snapshotter.clone(),
             snapshot_key: self.id.to_string(),

@@ -24,6 +24,7 @@ mod start;
 pub mod steps;
 mod stop;
 mod update;
+mod userns;
 mod volumes;
 
 pub use adopt::AdoptedContainer;

@@ -42,6 +42,23 @@ impl Payload {
             value: value.into(),
         }
     }
+
+    /// The same options of the runc shim with another owner of the standard streams' pipes. A field that stands twice in
+    /// a message counts with its last value, so they are only added at the end.
+    #[must_use]
+    pub fn with_io_owner(mut self, uid: u32, gid: u32) -> Self {
+        const IO_UID: u8 = 4;
+        const IO_GID: u8 = 5;
+        for (field, mut rest) in [(IO_UID, uid), (IO_GID, gid)] {
+            self.value.push(field << 3);
+            while rest >= 0x80 {
+                self.value.push(rest.to_le_bytes()[0] | 0x80);
+                rest >>= 7;
+            }
+            self.value.push(rest.to_le_bytes()[0]);
+        }
+        self
+    }
 }
 
 /// A mount as snapshotters describe it and tasks take it.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::tools;
 use crate::config::settings::{Handler, Runtimes};
-use crate::containerd::{Introspection, Payload};
+use crate::containerd::{Introspection, Payload, PluginInfo};
 use crate::model::host_facts::KernelVersion;
 use crate::model::{Classify as _, Kind, Result};
 
@@ -18,8 +18,50 @@ pub struct Abilities {
     /// Mounts read-only with everything below them.
     pub recursive_read_only: bool,
     /// User namespaces with id-mapped mounts.
-    pub user_namespaces: bool,
+    pub user_namespaces: UserNamespaces,
 }
+
+/// Whether pods of a handler can have user namespaces, or what they wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UserNamespaces {
+    /// They can.
+    Work,
+    /// The kernel cannot map the ids of every file system that pods mount.
+    NoKernel,
+    /// The OCI runtime cannot, or does not say so.
+    #[default]
+    NoRuntime,
+    /// The snapshotter cannot map the ids of root file systems.
+    NoSnapshotter,
+}
+
+impl UserNamespaces {
+    /// Whether they work.
+    pub fn work(self) -> bool {
+        self == Self::Work
+    }
+
+    /// What is in the way, and what helps; `None` where nothing is.
+    pub fn obstacle(self) -> Option<&'static str> {
+        match self {
+            Self::Work => None,
+            Self::NoKernel => {
+                Some("the kernel is older than 6.3, the first that maps ids of tmpfs")
+            }
+            Self::NoRuntime => Some(
+                "the OCI runtime does not say that it can make id-mapped mounts; runc 1.2 and crun 1.9 can",
+            ),
+            Self::NoSnapshotter => Some(
+                "containerd's snapshotter does not say that it can remap ids; overlayfs of containerd 2.0 can",
+            ),
+        }
+    }
+}
+
+/// The first kernel with id-mapped mounts of overlayfs and tmpfs, both of which every pod has.
+const ID_MAPPED_TMPFS: KernelVersion = KernelVersion::new(6, 3);
+/// The capability of a snapshotter that takes id mappings as labels.
+const REMAP_IDS: &str = "remap-ids";
 
 /// The part of the OCI `features` document that we read.
 #[derive(Debug, Default, Deserialize)]
@@ -60,11 +102,38 @@ impl Abilities {
         let mount_setattr = kernel >= KernelVersion::new(5, 12);
         Ok(Self {
             recursive_read_only: mount_setattr && knows(&document.mount_options, "rro"),
-            user_namespaces: mount_setattr
-                && knows(&document.linux.namespaces, "user")
-                && document.linux.mount_extensions.idmap.enabled,
+            user_namespaces: if kernel < ID_MAPPED_TMPFS {
+                UserNamespaces::NoKernel
+            } else if knows(&document.linux.namespaces, "user")
+                && document.linux.mount_extensions.idmap.enabled
+            {
+                UserNamespaces::Work
+            } else {
+                UserNamespaces::NoRuntime
+            },
         })
     }
+
+    /// The same on a snapshotter that cannot remap ids.
+    fn without_remapping(self) -> Self {
+        Self {
+            user_namespaces: match self.user_namespaces {
+                UserNamespaces::Work => UserNamespaces::NoSnapshotter,
+                other => other,
+            },
+            ..self
+        }
+    }
+}
+
+/// Whether `snapshotter` works and maps the ids of root file systems.
+fn remaps_ids(plugins: &[PluginInfo], snapshotter: &str) -> bool {
+    plugins.iter().any(|plugin| {
+        plugin.kind == "io.containerd.snapshotter.v1"
+            && plugin.id == snapshotter
+            && plugin.error.is_none()
+            && plugin.capabilities.iter().any(|can| can == REMAP_IDS)
+    })
 }
 
 /// What every handler can do. `options` encodes a handler's shim options.
@@ -75,12 +144,20 @@ pub async fn ask_all(
     options: impl Fn(&Handler) -> Option<Payload>,
 ) -> BTreeMap<String, Abilities> {
     let mut all = BTreeMap::new();
+    let plugins = introspection.plugins().await.unwrap_or_else(|error| {
+        tracing::info!(%error, "the abilities of containerd's snapshotters are not known");
+        Vec::new()
+    });
     for (name, handler) in &runtimes.handlers {
         let abilities = ask(handler, introspection, kernel, options(handler)).await;
         let abilities = abilities.unwrap_or_else(|error| {
             tracing::info!(handler = name, %error, "the features of a runtime handler are not known");
             Abilities::default()
         });
+        let abilities = match remaps_ids(&plugins, &handler.snapshotter) {
+            true => abilities,
+            false => abilities.without_remapping(),
+        };
         all.insert(name.clone(), abilities);
     }
     all
@@ -131,16 +208,50 @@ mod tests {
 
     #[test]
     fn abilities_need_both_the_runtime_and_the_kernel() {
-        let new = Abilities::of_document(DOCUMENT, KernelVersion::new(6, 1)).unwrap();
-        let old = Abilities::of_document(DOCUMENT, KernelVersion::new(5, 10)).unwrap();
+        let of = |kernel| Abilities::of_document(DOCUMENT, kernel).unwrap();
 
-        assert!(new.recursive_read_only && new.user_namespaces);
-        assert_eq!(old, Abilities::default());
+        let (new, older, old) = (
+            of(KernelVersion::new(6, 3)),
+            of(KernelVersion::new(6, 2)),
+            of(KernelVersion::new(5, 10)),
+        );
+
+        assert!(new.recursive_read_only && new.user_namespaces.work());
+        assert!(older.recursive_read_only);
+        assert_eq!(older.user_namespaces, UserNamespaces::NoKernel);
+        assert!(!old.recursive_read_only && !old.user_namespaces.work());
+    }
+
+    #[test]
+    fn user_namespaces_need_a_snapshotter_that_remaps() {
+        let plugin = |id: &str, capabilities: &[&str], error: Option<&str>| PluginInfo {
+            kind: "io.containerd.snapshotter.v1".into(),
+            id: id.into(),
+            capabilities: capabilities.iter().map(ToString::to_string).collect(),
+            error: error.map(str::to_owned),
+            ..PluginInfo::default()
+        };
+        let plugins = [
+            plugin("overlayfs", &["rebase", "remap-ids"], None),
+            plugin("native", &[], None),
+            plugin("zfs", &["remap-ids"], Some("skipped")),
+        ];
+
+        assert!(remaps_ids(&plugins, "overlayfs"));
+        for cannot in ["native", "zfs", "none"] {
+            assert!(!remaps_ids(&plugins, cannot), "{cannot}");
+        }
+        let able = Abilities::of_document(DOCUMENT, KernelVersion::new(6, 12)).unwrap();
+        let lacking = able.without_remapping();
+        assert_eq!(lacking.user_namespaces, UserNamespaces::NoSnapshotter);
+        assert!(lacking.recursive_read_only);
+        assert!(UserNamespaces::Work.obstacle().is_none());
+        assert!(lacking.user_namespaces.obstacle().is_some());
     }
 
     #[test]
     fn a_runtime_that_lacks_a_part_lacks_the_ability() {
-        let kernel = KernelVersion::new(6, 1);
+        let kernel = KernelVersion::new(6, 3);
         let plain = br#"{"mountOptions": ["ro"], "linux": {"namespaces": ["user"]}}"#;
 
         assert_eq!(

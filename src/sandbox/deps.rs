@@ -77,6 +77,8 @@ pub struct RuntimeHandler {
     pub settings: Handler,
     /// The shim's options, encoded.
     pub options: Option<Payload>,
+    /// Why its pods cannot have user namespaces; `None` where they can.
+    pub no_user_namespaces: Option<&'static str>,
     /// What its specs follow from.
     pub spec: SpecOptions,
 }

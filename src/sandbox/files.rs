@@ -8,7 +8,7 @@ use nix::mount::MsFlags;
 
 use crate::model::security::{NamespaceMode, SeccompProfile};
 use crate::model::{Classify, Kind, PodConfig, Result, SandboxId};
-use crate::spec::{self, SandboxFiles};
+use crate::spec::{self, SandboxFiles, UserMapping};
 use crate::sys;
 
 use super::deps::Deps;
@@ -19,7 +19,8 @@ const NODE_FILE_BYTES: u64 = 1 << 20;
 const PROFILE_BYTES: u64 = 4 << 20;
 /// How long a profile file may take to be read.
 const PROFILE_LIMIT: Duration = Duration::from_secs(10);
-const KIND: &str = "sandboxes";
+/// Of directories: `<root>/sandboxes/<id>`.
+pub(super) const KIND: &str = "sandboxes";
 /// containerd's and CRI-O's size of a pod's `/dev/shm`.
 const SHM_DATA: &str = "mode=1777,size=67108864";
 
@@ -100,8 +101,17 @@ pub(super) async fn remove(deps: Arc<Deps>, id: SandboxId) -> Result<()> {
     .await
 }
 
-/// Mounts the pod's `/dev/shm`.
-pub(super) async fn mount_shm(deps: Arc<Deps>, id: SandboxId) -> Result<()> {
+/// Mounts the pod's `/dev/shm`, which belongs to the pod's root.
+pub(super) async fn mount_shm(
+    deps: Arc<Deps>,
+    id: SandboxId,
+    mapping: Option<UserMapping>,
+) -> Result<()> {
+    let owner = mapping.map(|mapping| {
+        let (uid, gid) = (mapping.uid.host_id, mapping.gid.host_id);
+        format!(",uid={uid},gid={gid}")
+    });
+    let data = format!("{SHM_DATA}{}", owner.unwrap_or_default());
     sys::off_thread("mount the pod's /dev/shm", move || {
         sys::files::make_dir_blocking(&deps.state_dir(KIND, id.as_str()), 0o711)?;
         let dir = shm_dir(&deps, &id);
@@ -109,7 +119,7 @@ pub(super) async fn mount_shm(deps: Arc<Deps>, id: SandboxId) -> Result<()> {
         sys::mounts::tmpfs_blocking(
             &dir,
             MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-            SHM_DATA,
+            &data,
         )
     })
     .await

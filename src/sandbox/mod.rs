@@ -15,6 +15,7 @@ mod run;
 pub mod steps;
 mod stop;
 mod update;
+mod userns;
 mod vigil;
 
 pub use adopt::Adopted;

@@ -15,13 +15,13 @@ use crate::model::{
 };
 use crate::network::{AttachRequest, Attachment, Intent};
 use crate::ops::{Edge, Operation, gate};
-use crate::spec::{self, PauseInput, PauseProgram, SandboxFiles};
+use crate::spec::{self, PauseInput, PauseProgram, SandboxFiles, UserMapping};
 use crate::sys::{self, process::PidFd};
 
 use super::deps::RuntimeHandler;
 use super::record::{self, SandboxMark};
 use super::steps::{AttachmentRecord, Step, StepRecord};
-use super::{PodKey, Sandboxes, files, pause_root};
+use super::{PodKey, Sandboxes, files, pause_root, userns};
 
 /// A RunPodSandbox request.
 #[derive(Clone, Debug)]
@@ -48,10 +48,12 @@ impl Sandboxes {
     /// step failed with.
     pub async fn run(&self, request: RunRequest) -> Result<SandboxId> {
         let handler = self.deps.handlers.get(&request.handler)?;
-        if spec::check_pod(&request.config, &handler.spec)?.is_some() {
-            return Err(Error::invalid(
-                "user namespaces: no runtime handler of this node reports them; set hostUsers: true",
-            ));
+        let asks_userns = spec::check_pod(&request.config, &handler.spec)?.is_some();
+        if let Some(why) = handler.no_user_namespaces.filter(|_| asks_userns) {
+            return Err(Error::precondition(format!(
+                "user namespaces: runtime handler {:?} cannot have them here: {why}; or set hostUsers: true",
+                request.handler
+            )));
         }
         let key = PodKey(request.config.identity.clone());
         let fingerprint = request.fingerprint();
@@ -142,6 +144,7 @@ impl Making<'_> {
     /// All steps in order; the pause leg overlaps CNI ADD where that is safe (DESIGN §3).
     async fn run(&self) -> Result<()> {
         let config = &self.request.config;
+        let mapping = spec::user_mapping(&config.security.namespaces)?;
         let sandbox_files = self
             .step(
                 Step::Files,
@@ -151,12 +154,13 @@ impl Making<'_> {
         if config.security.namespaces.ipc != NamespaceMode::Node {
             self.step(
                 Step::Shm,
-                files::mount_shm(self.home.deps.clone(), self.id.clone()),
+                files::mount_shm(self.home.deps.clone(), self.id.clone(), mapping),
             )
             .await?;
         }
-        let netns = self.make_netns().await?;
-        let pause_leg = self.start_pause(netns.clone(), &sandbox_files);
+        let userns = self.make_userns(mapping).await?;
+        let netns = self.make_netns(userns.clone()).await?;
+        let pause_leg = self.start_pause(netns.clone(), userns.as_deref(), &sandbox_files);
         let (attachment, pause) = match self.plan(netns.as_deref())? {
             None => (None, pause_leg.await?),
             Some(intent) if self.network_first(&intent) => {
@@ -188,8 +192,21 @@ impl Making<'_> {
             || !self.home.deps.network.last_add_succeeded(intent)
     }
 
-    async fn make_netns(&self) -> Result<Option<PathBuf>> {
-        if self.request.config.security.namespaces.network == NamespaceMode::Node {
+    fn on_node_network(&self) -> bool {
+        self.request.config.security.namespaces.network == NamespaceMode::Node
+    }
+
+    /// The user namespace that owns the network namespace; on the node's network the OCI runtime makes one itself.
+    async fn make_userns(&self, mapping: Option<UserMapping>) -> Result<Option<PathBuf>> {
+        let Some(mapping) = mapping.filter(|_| !self.on_node_network()) else {
+            return Ok(None);
+        };
+        let made = userns::make(self.home.deps.clone(), self.id.clone(), mapping);
+        self.step(Step::Userns, made).await.map(Some)
+    }
+
+    async fn make_netns(&self, owner: Option<PathBuf>) -> Result<Option<PathBuf>> {
+        if self.on_node_network() {
             return Ok(None);
         }
         let dir = self.home.deps.settings().sandbox.netns_dir.clone();
@@ -198,8 +215,9 @@ impl Making<'_> {
         let made = path.clone();
         self.step(
             Step::Netns,
-            sys::off_thread("make a network namespace", move || {
-                sys::netns::create_blocking(&made)
+            sys::off_thread("make a network namespace", move || match owner {
+                Some(owner) => sys::userns::create_netns_blocking(&made, &owner),
+                None => sys::netns::create_blocking(&made),
             }),
         )
         .await?;
@@ -227,6 +245,7 @@ impl Making<'_> {
     async fn start_pause(
         &self,
         netns: Option<PathBuf>,
+        userns: Option<&Path>,
         sandbox_files: &SandboxFiles,
     ) -> Result<Pause> {
         let deps = &self.home.deps;
@@ -237,7 +256,7 @@ impl Making<'_> {
             config: &self.request.config,
             program: PauseProgram::Embedded,
             netns: netns.as_deref(),
-            userns: None,
+            userns,
             files: sandbox_files,
             seccomp_profile: seccomp.as_deref(),
             selinux: None,

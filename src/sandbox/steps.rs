@@ -13,7 +13,7 @@ use crate::network::{Attachment, Intent};
 use crate::ops::{Edge, StillThere, gate, unwind};
 use crate::sys;
 
-use super::{Sandboxes, files};
+use super::{Sandboxes, files, userns};
 
 /// How long the pause task may take to end after SIGKILL.
 const PAUSE_END: Duration = Duration::from_secs(10);
@@ -26,6 +26,8 @@ pub enum Step {
     Files,
     /// The pod's `/dev/shm`.
     Shm,
+    /// The pinned user namespace, of pods that have one and a network of their own.
+    Userns,
     /// The pinned network namespace.
     Netns,
     /// CNI ADD.
@@ -38,9 +40,10 @@ pub enum Step {
 
 impl Step {
     /// Every step in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Files,
         Self::Shm,
+        Self::Userns,
         Self::Netns,
         Self::Network,
         Self::Record,
@@ -52,6 +55,7 @@ impl Step {
         match self {
             Self::Files => "files",
             Self::Shm => "shm",
+            Self::Userns => "userns",
             Self::Netns => "netns",
             Self::Network => "network",
             Self::Record => "record",
@@ -122,6 +126,7 @@ impl Sandboxes {
         let undone = match step {
             Step::Files => files::remove(self.deps.clone(), id.clone()).await,
             Step::Shm => files::unmount_shm(self.deps.clone(), id.clone()).await,
+            Step::Userns => userns::unpin(self.deps.clone(), id.clone()).await,
             Step::Netns => match netns {
                 Some(path) => {
                     sys::off_thread("remove a network namespace", move || {

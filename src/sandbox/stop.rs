@@ -1,4 +1,4 @@
-//! StopPodSandbox: containers in parallel, then { pause kill, wait, delete } ∥ { CNI DEL }, then the network namespace.
+//! StopPodSandbox: containers in parallel, then { pause kill, wait, delete } ∥ { CNI DEL }, then the namespaces.
 //!
 //! The pod is marked stopping first, so that new containers are refused and creations in flight give up. Teardown frees
 //! only what no live process uses: where a container would not die, the call says so and the pod keeps the rest.
@@ -122,7 +122,10 @@ impl Sandboxes {
             None => left.extend(self.take_back(id, &[Step::Network]).await?),
         }
         if left.is_empty() {
-            left.extend(self.take_back(id, &[Step::Netns, Step::Shm]).await?);
+            left.extend(
+                self.take_back(id, &[Step::Netns, Step::Userns, Step::Shm])
+                    .await?,
+            );
         }
         Ok(left)
     }

@@ -9,6 +9,7 @@ use crate::config::Handler;
 use crate::containerd::Payload;
 use crate::model::host_facts::CgroupDriver;
 use crate::model::{Context, Result};
+use crate::node::features::Abilities;
 use crate::node::runtime_config;
 use crate::sandbox::RuntimeHandler;
 use crate::spec::SpecOptions;
@@ -27,15 +28,15 @@ pub(super) fn cgroup_driver(config: &Config) -> CgroupDriver {
     runtime_config::cgroup_driver(config.runtimes.cgroup_driver, booted)
 }
 
-/// All handlers of `config`. `has_rro` tells which of them can make mounts recursively read-only.
+/// All handlers of `config`. `can` tells what each can do.
 ///
 /// # Errors
 /// `InvalidArgument` naming the handler whose base spec cannot be read.
-pub(super) fn table_blocking(config: &Config, has_rro: impl Fn(&str) -> bool) -> Result<Table> {
+pub(super) fn table_blocking(config: &Config, can: impl Fn(&str) -> Abilities) -> Result<Table> {
     let driver = cgroup_driver(config);
     let mut handlers = BTreeMap::new();
     for (name, settings) in &config.runtimes.handlers {
-        let handler = ready_blocking(config, settings, driver, has_rro(name));
+        let handler = ready_blocking(config, settings, driver, can(name));
         let handler = handler.context(|| format!("runtime handler {name:?}"))?;
         handlers.insert(name.clone(), Arc::new(handler));
     }
@@ -46,7 +47,7 @@ fn ready_blocking(
     config: &Config,
     settings: &Handler,
     driver: CgroupDriver,
-    has_rro: bool,
+    can: Abilities,
 ) -> Result<RuntimeHandler> {
     let mut spec = SpecOptions {
         cgroup_driver: driver,
@@ -54,7 +55,7 @@ fn ready_blocking(
         container_annotations: settings.container_annotations.clone(),
         privileged_without_host_devices: settings.privileged_without_host_devices,
         privileged_without_host_devices_all_allowed: settings.privileged_all_devices_allowed,
-        runtime_has_rro: has_rro,
+        runtime_has_rro: can.recursive_read_only,
         unprivileged_ports: config.sandbox.unprivileged_ports,
         unprivileged_icmp: config.sandbox.unprivileged_icmp,
         device_ownership_from_security_context: config
@@ -66,6 +67,7 @@ fn ready_blocking(
     Ok(RuntimeHandler {
         settings: settings.clone(),
         options: shim_options(config, settings, driver),
+        no_user_namespaces: can.user_namespaces.obstacle(),
         spec,
     })
 }

@@ -27,6 +27,7 @@ use crate::index::Index;
 use crate::model::clock::{CreationStamps, SystemClock};
 use crate::model::{Classify, Clock, Error, Kind, Pid, Result, Timestamp};
 use crate::network::Cni;
+use crate::node::features::Abilities;
 use crate::ops::{LiveTable, Supervisor, TenantPaths};
 use crate::recovery::Recovery;
 use crate::sandbox::{Deps, Handlers, Sandboxes};
@@ -80,7 +81,7 @@ impl House {
         let live = LiveTable::new(Arc::clone(&clock));
         let network = rooms::network_settings(&now).shared();
         let cni = Arc::new(Cni::new(Arc::clone(&network), live.clone()));
-        let (default, table) = handlers::table_blocking(&now, |_handler| false)?;
+        let (default, table) = handlers::table_blocking(&now, |_handler| Abilities::default())?;
         let deps = Arc::new(Deps {
             containerd: client.containerd.clone(),
             network: Arc::clone(&cni) as _,

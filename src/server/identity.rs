@@ -38,8 +38,9 @@ impl NodeIdentity {
             recursive_read_only_mounts: known
                 .get(handler)
                 .is_some_and(|can| can.recursive_read_only),
-            // Pods with user namespaces are refused so far, whatever the OCI runtime could do.
-            user_namespaces: false,
+            user_namespaces: known
+                .get(handler)
+                .is_some_and(|can| can.user_namespaces.work()),
         };
         let mut handlers = vec![entry("", &config.runtimes.default)];
         handlers.extend(
@@ -90,6 +91,7 @@ impl Identity for NodeIdentity {
     fn status(&self, recovered: bool, verbose: bool) -> NodeStatus {
         let trouble = self.trouble.load();
         let unready_after = self.config.load().containerd.unready_after;
+        let handlers = self.handlers();
         NodeStatus {
             conditions: vec![
                 conditions::runtime(
@@ -101,9 +103,10 @@ impl Identity for NodeIdentity {
                 ),
                 conditions::network(self.network.status()),
             ],
-            handlers: self.handlers(),
+            // The OCI runtime makes the user namespace of such a pod, so whoever can have one can have it there.
+            user_namespaces_host_network: handlers.iter().any(|handler| handler.user_namespaces),
+            handlers,
             supplemental_groups_policy: true,
-            user_namespaces_host_network: false,
             mount_options: true,
             info: if verbose {
                 self.info()

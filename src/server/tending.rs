@@ -72,11 +72,8 @@ impl Tending {
         let abilities = features::ask_all(&config.runtimes, introspection, kernel, options).await;
         self.abilities.store(Arc::new(abilities.clone()));
         let (default, table) = sys::off_thread("make the handlers ready", move || {
-            handlers::table_blocking(&config, |name| {
-                abilities
-                    .get(name)
-                    .is_some_and(|can| can.recursive_read_only)
-            })
+            let can = |name: &str| abilities.get(name).copied().unwrap_or_default();
+            handlers::table_blocking(&config, can)
         })
         .await?;
         self.deps.handlers.replace(default, table);

@@ -45,7 +45,7 @@ pub use input::{
 };
 pub use lexical::clean as clean_path;
 pub use mounts::check_mount;
-pub use namespaces::UserMapping;
+pub use namespaces::{UserMapping, shared_user_mapping, user as user_mapping};
 pub use pause::{check_pod, pause};
 pub use process::exec;
 pub use resources::{effective as effective_resources, updated as update_resources};

@@ -22,6 +22,17 @@ pub struct UserMapping {
 }
 
 impl UserMapping {
+    /// What the node calls user `uid` and group `gid` of the pod.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the mapping leaves one of them out.
+    pub fn on_node(self, uid: u32, gid: u32) -> Result<(u32, u32)> {
+        Ok((
+            on_node("user", self.uid, uid)?,
+            on_node("group", self.gid, gid)?,
+        ))
+    }
+
     pub(super) fn uids(self) -> Result<Vec<LinuxIdMapping>> {
         to_oci(&[self.uid])
     }
@@ -29,6 +40,19 @@ impl UserMapping {
     pub(super) fn gids(self) -> Result<Vec<LinuxIdMapping>> {
         to_oci(&[self.gid])
     }
+}
+
+fn on_node(what: &str, range: IdMapping, id: u32) -> Result<u32> {
+    let offset = id.checked_sub(range.container_id);
+    offset
+        .filter(|offset| *offset < range.length)
+        .and_then(|offset| range.host_id.checked_add(offset))
+        .ok_or_else(|| {
+            Error::invalid(format!(
+                "{what} {id}: the pod's user namespace maps only {} ids from {} on",
+                range.length, range.container_id
+            ))
+        })
 }
 
 pub(super) fn to_oci(ranges: &[IdMapping]) -> Result<Vec<LinuxIdMapping>> {
@@ -65,8 +89,28 @@ pub(super) fn check_pod(asked: &Namespaces) -> Result<Option<UserMapping>> {
     user(asked)
 }
 
-/// The same for the user namespace alone, of pods and containers.
-pub(super) fn user(asked: &Namespaces) -> Result<Option<UserMapping>> {
+/// The user namespace that container and pod both ask for.
+///
+/// # Errors
+/// `InvalidArgument` where they ask for different ones, or for one that cannot be.
+pub fn shared_user_mapping(
+    container: &Namespaces,
+    pod: &Namespaces,
+) -> Result<Option<UserMapping>> {
+    let mapping = user(container)?;
+    if mapping == user(pod)? {
+        return Ok(mapping);
+    }
+    Err(Error::invalid(
+        "user namespace: container and pod must ask for the same mode and mappings",
+    ))
+}
+
+/// The user namespace alone that a pod or a container asks for; `None` for the node's.
+///
+/// # Errors
+/// `InvalidArgument` on modes that cannot be, or mappings that are not exactly one range each from id 0 on.
+pub fn user(asked: &Namespaces) -> Result<Option<UserMapping>> {
     let Some(user) = &asked.user else {
         return Ok(None);
     };
@@ -146,11 +190,7 @@ pub(super) fn container(
     base: Vec<LinuxNamespace>,
 ) -> Result<Vec<LinuxNamespace>> {
     let asked = &input.config.security.namespaces;
-    if user(asked)? != user(&input.pod.security.namespaces)? {
-        return Err(Error::invalid(
-            "user namespace: container and pod must ask for the same mode and mappings",
-        ));
-    }
+    let mapping = shared_user_mapping(asked, &input.pod.security.namespaces)?;
     let of_pause = |name| Some(proc_path(input.sandbox_pid, name));
     let mut entries = base;
     set(&mut entries, Kind::Network, of_pause("net"));
@@ -166,7 +206,7 @@ pub(super) fn container(
             set(&mut entries, Kind::Pid, Some(proc_path(target, "pid")));
         }
     }
-    if user(asked)?.is_some() {
+    if mapping.is_some() {
         set(&mut entries, Kind::User, of_pause("user"));
     }
     if input.has_cgroup_namespace() {
@@ -246,6 +286,33 @@ mod tests {
             );
         }
         assert_eq!(check_pod(&asked(Mode::Node, &[], &[])).unwrap(), None);
+    }
+
+    #[test]
+    fn the_node_knows_the_pods_users_by_other_ids() {
+        let mapping = UserMapping {
+            uid: range(0, 100_000, 1_000),
+            gid: range(0, 200_000, 10),
+        };
+
+        assert_eq!(mapping.on_node(999, 9).unwrap(), (100_999, 200_009));
+        assert!(mapping.on_node(1_000, 0).is_err());
+        assert!(mapping.on_node(0, 10).is_err());
+    }
+
+    #[test]
+    fn container_and_pod_ask_for_the_same_user_namespace() {
+        let good = range(0, 100_000, 65_536);
+        let with = asked(Mode::Pod, &[good], &[good]);
+        let other = asked(Mode::Pod, &[range(0, 200_000, 65_536)], &[good]);
+        let without = Namespaces::default();
+        let node = asked(Mode::Node, &[], &[]);
+
+        assert!(shared_user_mapping(&with, &with).unwrap().is_some());
+        assert!(shared_user_mapping(&without, &node).unwrap().is_none());
+        for (container, pod) in [(&with, &without), (&node, &with), (&with, &other)] {
+            assert!(shared_user_mapping(container, pod).is_err());
+        }
     }
 
     #[test]

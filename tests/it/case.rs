@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use crate::node::{self, Node};
+use crate::pinned;
 
 /// What a case, or a step of one, ends with.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -23,11 +24,18 @@ pub(crate) struct Case {
     pub(crate) lacks: fn() -> Option<String>,
     /// After this the whole node is killed and the case has failed.
     pub(crate) deadline: Duration,
+    /// The node has the newest containerd and runc instead of the machine's own.
+    pub(crate) newest: bool,
     pub(crate) run: Body,
 }
 
 /// What every node is made of.
 const ALWAYS: &[&str] = &["containerd", "ctr", "runc", "ip", "iptables"];
+
+/// The folders of the newest containerd and runc.
+pub(crate) fn newest() -> Outcome<[PathBuf; 2]> {
+    Ok([pinned::containerd_folder()?, pinned::runc_folder()?])
+}
 
 impl Case {
     pub(crate) const fn new(name: &'static str, run: Body) -> Self {
@@ -36,6 +44,7 @@ impl Case {
             needs: &[],
             lacks: || None,
             deadline: Duration::from_secs(120),
+            newest: false,
             run,
         }
     }
@@ -47,6 +56,11 @@ impl Case {
 
     pub(crate) const fn unless(mut self, lacks: fn() -> Option<String>) -> Self {
         self.lacks = lacks;
+        self
+    }
+
+    pub(crate) const fn newest(mut self) -> Self {
+        self.newest = true;
         self
     }
 
@@ -68,8 +82,14 @@ impl Case {
                 "no CNI plugins: apt-get install containernetworking-plugins",
             ));
         }
-        if let Some(lack) = (self.lacks)() {
-            return Some(lack);
+        let lack = (self.lacks)().or_else(|| {
+            newest()
+                .err()
+                .filter(|_| self.newest)
+                .map(|e| e.to_string())
+        });
+        if lack.is_some() {
+            return lack;
         }
         ALWAYS
             .iter()

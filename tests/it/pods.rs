@@ -46,6 +46,40 @@ pub(crate) fn namespaces(config: &mut cri::PodSandboxConfig) -> &mut cri::Namesp
         .get_or_insert_default()
 }
 
+/// The first of the node's ids that the users of a mapped pod have.
+pub(crate) const FIRST_MAPPED: u32 = 200_000;
+
+/// A user namespace of the pod's own, and what a mount needs to be seen with its ids.
+pub(crate) fn mapping() -> Vec<cri::IdMapping> {
+    vec![cri::IdMapping {
+        host_id: FIRST_MAPPED,
+        container_id: 0,
+        length: 65_536,
+    }]
+}
+
+fn mapped_users() -> cri::UserNamespace {
+    cri::UserNamespace {
+        mode: cri::NamespaceMode::Pod.into(),
+        uids: mapping(),
+        gids: mapping(),
+    }
+}
+
+/// As [`pod`], with a user namespace of its own.
+pub(crate) fn mapped_pod(node: &Node, name: &str) -> cri::PodSandboxConfig {
+    let mut config = pod(node, name);
+    namespaces(&mut config).userns_options = Some(mapped_users());
+    config
+}
+
+/// `config` as a container of such a pod.
+pub(crate) fn mapped(mut config: cri::ContainerConfig) -> cri::ContainerConfig {
+    let options = &mut security(&mut config).namespace_options;
+    options.get_or_insert_default().userns_options = Some(mapped_users());
+    config
+}
+
 /// A busybox container that runs `script` in a shell.
 pub(crate) fn shell(name: &str, script: &str) -> cri::ContainerConfig {
     cri::ContainerConfig {

@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 use crate::case::Outcome;
 use crate::client::Cri;
 use crate::daemon::{busybox, import, run, until_listening, until_ready};
-use crate::pinned::containerd_folder;
+use crate::pinned::{containerd_folder, runc_folder};
 use crate::{daemon, image, machine, pause_image};
 
 const OUR_CONTAINERD: &str = "/run/ours/containerd.sock";
@@ -139,12 +139,17 @@ fn containerd(folder: &Path, socket: &str, settings: &str) -> Outcome<Child> {
             state.display()
         ),
     )?;
-    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!(
+        "{}:{}:{}",
+        binaries.display(),
+        runc_folder()?.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
     daemon::start(
         Command::new(binaries.join("containerd"))
             .arg("--config")
             .arg(&config)
-            .env("PATH", format!("{}:{path}", binaries.display())),
+            .env("PATH", path),
         &folder.join("containerd.log"),
     )
 }

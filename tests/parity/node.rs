@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::case::Outcome;
 use crate::machine::{self, CGROUPS, script};
-use crate::pinned::containerd_folder;
+use crate::pinned::{containerd_folder, runc_folder};
 
 /// The run's own files, which requests name.
 pub(crate) const FILES: &str = "/run/parity";
@@ -19,7 +19,7 @@ pub(crate) fn obstacle() -> Option<String> {
         return Some(obstacle);
     }
     let missing = |e: Box<dyn std::error::Error + Send + Sync>| e.to_string();
-    containerd_folder().err().map(missing)
+    containerd_folder().and(runc_folder()).err().map(missing)
 }
 
 /// Starts this program again on a machine of its own, and waits for it.
@@ -61,10 +61,12 @@ fn files() -> Outcome {
         );
         fs::write(root.join(format!("seccomp-{n}.json")), profile)?;
     }
+    let runc = runc_folder()?.join("runc");
     script(&format!(
         "cd {FILES}; mkdir devices shared-1 shared-2; mknod devices/one c 1 3; mknod devices/two c 1 5; \
-         ln -s /dev/zero device-link; ln -s $(command -v runc) runc; \
-         for n in 1 2; do mount -t tmpfs tmpfs shared-$n; mount --make-shared shared-$n; done"
+         ln -s /dev/zero device-link; ln -s {} runc; \
+         for n in 1 2; do mount -t tmpfs tmpfs shared-$n; mount --make-shared shared-$n; done",
+        runc.display()
     ))
 }
 

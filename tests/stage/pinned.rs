@@ -1,4 +1,4 @@
-//! The newer containerd, which the conformance suite's build makes and keeps outside the tree.
+//! The newer containerd and runc, which the conformance suite's build makes and keeps outside the tree.
 
 use std::path::{Path, PathBuf};
 
@@ -6,24 +6,32 @@ use crate::case::Outcome;
 
 /// The folder of the pinned containerd, its client and its shim.
 pub(crate) fn containerd_folder() -> Outcome<PathBuf> {
+    folder("CONTAINERD_2", "containerd")
+}
+
+/// The folder of the pinned runc, which can do what containerd's plugin takes for granted.
+pub(crate) fn runc_folder() -> Outcome<PathBuf> {
+    folder("RUNC", "runc")
+}
+
+fn folder(key: &str, program: &str) -> Outcome<PathBuf> {
     let versions = include_str!("../../critest/versions");
     let version = versions
         .lines()
         .find_map(|line| {
-            line.strip_prefix("CONTAINERD_2=")?
-                .split_whitespace()
-                .next()
+            let rest = line.strip_prefix(key)?.strip_prefix('=')?;
+            rest.split_whitespace().next()
         })
-        .ok_or("critest/versions names no CONTAINERD_2")?;
+        .ok_or_else(|| format!("critest/versions names no {key}"))?;
     let cache = std::env::var("PODWRIGHT_CRITEST_CACHE")
         .unwrap_or_else(|_unset| String::from("/var/cache/podwright-critest"));
     let folder = Path::new(&cache)
         .join("bin")
-        .join(format!("containerd-{version}"));
-    if folder.join("containerd").exists() {
+        .join(format!("{program}-{version}"));
+    if folder.join(program).exists() {
         Ok(folder)
     } else {
-        let lacks = format!("there is no containerd {version} in {cache}");
+        let lacks = format!("there is no {program} {version} in {cache}");
         Err(format!("{lacks}; remedy: run critest/build").into())
     }
 }

@@ -218,8 +218,23 @@ fn handler() -> RuntimeHandler {
     RuntimeHandler {
         settings,
         options: Some(Payload::new(Payload::RUNC_OPTIONS, options.encoded())),
+        no_user_namespaces: None,
         spec: Default::default(),
     }
+}
+
+#[rstest]
+#[case(0, 127)]
+#[case(128, 200_000)]
+#[case(u32::MAX, 1)]
+fn the_streams_get_another_owner_and_the_other_options_stay(#[case] uid: u32, #[case] gid: u32) {
+    let options = handler().options.unwrap();
+    let owned = options.with_io_owner(5, 5).with_io_owner(uid, gid);
+    let read = runc::Options::decoded(&owned.value).unwrap();
+
+    assert_eq!((read.io_uid, read.io_gid), (uid, gid));
+    assert_eq!(read.binary_name, "/usr/bin/crun");
+    assert!(read.systemd_cgroup);
 }
 
 #[test]

@@ -48,14 +48,18 @@ fn abilities(fact: &HandlerFact) -> String {
     if fact.abilities.recursive_read_only {
         words.push("recursive read-only mounts");
     }
-    if fact.abilities.user_namespaces {
+    let obstacle = fact.abilities.user_namespaces.obstacle();
+    if obstacle.is_none() {
         words.push("user namespaces");
     }
-    if words.is_empty() {
-        String::new()
-    } else {
-        format!(", with {}", words.join(" and "))
-    }
+    let with = match words.is_empty() {
+        true => String::new(),
+        false => format!(", with {}", words.join(" and ")),
+    };
+    let without = obstacle.map_or_else(String::new, |why| {
+        format!("; no pods with user namespaces: {why}")
+    });
+    with + &without
 }
 
 /// What is known to be wrong with runc `version`; `None` for one that has every repair.

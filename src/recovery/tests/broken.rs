@@ -164,3 +164,8 @@ fn a_pod_with_namespaces_of_its_own_leaves_nothing_whichever_call_breaks() {
         breaks_everywhere(Verb::RemovePodSandbox, PodKind::Own);
     });
 }
+
+#[test]
+fn a_pod_with_users_of_its_own_leaves_nothing_whichever_call_breaks() {
+    sys::netns::isolated(|| breaks_everywhere(Verb::RunPodSandbox, PodKind::Mapped));
+}

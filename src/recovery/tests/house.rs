@@ -57,6 +57,8 @@ pub(super) enum PodKind {
     Host,
     /// A network namespace and a `/dev/shm` of its own: needs root and a mount namespace to be lost in.
     Own,
+    /// The same with a user namespace of its own, which the network namespace belongs to.
+    Mapped,
 }
 
 #[derive(Debug)]
@@ -134,6 +136,7 @@ impl House {
                 let handler = RuntimeHandler {
                     settings: settings.clone(),
                     options: None,
+                    no_user_namespaces: None,
                     spec: SpecOptions::default(),
                 };
                 (name.clone(), Arc::new(handler))
@@ -236,12 +239,13 @@ impl Home {
     fn pod_config(&self) -> (Arc<PodConfig>, Arc<str>) {
         let mode = match self.pod {
             PodKind::Host => cri::NamespaceMode::Node,
-            PodKind::Own => cri::NamespaceMode::Pod,
+            PodKind::Own | PodKind::Mapped => cri::NamespaceMode::Pod,
         };
         let namespaces = cri::NamespaceOption {
             network: mode.into(),
             ipc: mode.into(),
             pid: cri::NamespaceMode::Container.into(),
+            userns_options: self.users(),
             ..Default::default()
         };
         let config = cri::PodSandboxConfig {
@@ -264,6 +268,19 @@ impl Home {
         (Arc::new(config.try_into().unwrap()), text)
     }
 
+    fn users(&self) -> Option<cri::UserNamespace> {
+        let range = vec![cri::IdMapping {
+            host_id: 200_000,
+            container_id: 0,
+            length: 65_536,
+        }];
+        (self.pod == PodKind::Mapped).then(|| cri::UserNamespace {
+            mode: cri::NamespaceMode::Pod.into(),
+            uids: range.clone(),
+            gids: range,
+        })
+    }
+
     fn container_config(&self) -> (Arc<ContainerConfig>, Arc<str>) {
         let config = cri::ContainerConfig {
             metadata: Some(cri::ContainerMetadata {
@@ -275,6 +292,16 @@ impl Home {
                 ..Default::default()
             }),
             command: vec!["/app".to_owned()],
+            linux: Some(cri::LinuxContainerConfig {
+                security_context: Some(cri::LinuxContainerSecurityContext {
+                    namespace_options: Some(cri::NamespaceOption {
+                        userns_options: self.users(),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let text = record::container_record(&config).unwrap().into();

@@ -10,31 +10,43 @@ use tonic::Code;
 use crate::case::{Case, Outcome};
 use crate::ensure;
 use crate::node::{Gates, Node, leaks};
-use crate::pods::{pod, sleeper};
+use crate::pods::{mapped, mapped_pod, pod, sleeper};
 
 pub(super) const CASES: &[Case] = &[
     case("kill.at_every_step_of_run_pod", |node| {
-        Box::pin(every_step(node, Verb::RunPod))
+        Box::pin(every_step(node, Verb::RunPod, Users::Node))
     }),
     case("kill.at_every_step_of_create", |node| {
-        Box::pin(every_step(node, Verb::Create))
+        Box::pin(every_step(node, Verb::Create, Users::Node))
     }),
     case("kill.at_every_step_of_start", |node| {
-        Box::pin(every_step(node, Verb::Start))
+        Box::pin(every_step(node, Verb::Start, Users::Node))
     }),
     case("kill.at_every_step_of_stop", |node| {
-        Box::pin(every_step(node, Verb::Stop))
+        Box::pin(every_step(node, Verb::Stop, Users::Node))
     }),
     case("kill.at_every_step_of_remove", |node| {
-        Box::pin(every_step(node, Verb::Remove))
+        Box::pin(every_step(node, Verb::Remove, Users::Node))
     }),
     case("kill.at_every_step_of_stop_pod", |node| {
-        Box::pin(every_step(node, Verb::StopPod))
+        Box::pin(every_step(node, Verb::StopPod, Users::Node))
     }),
     case("kill.at_every_step_of_remove_pod", |node| {
-        Box::pin(every_step(node, Verb::RemovePod))
+        Box::pin(every_step(node, Verb::RemovePod, Users::Node))
     }),
+    case(
+        "kill.at_every_step_of_stop_pod_with_users_of_its_own",
+        |node| Box::pin(every_step(node, Verb::StopPod, Users::Own)),
+    )
+    .newest(),
 ];
+
+/// Whose users the pod has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Users {
+    Node,
+    Own,
+}
 
 const fn case(name: &'static str, run: crate::case::Body) -> Case {
     Case::new(name, run).within(600)
@@ -66,15 +78,21 @@ const LIFE: [Verb; 7] = [
 struct Life<'n> {
     node: &'n Node,
     config: cri::PodSandboxConfig,
+    sleeper: cri::ContainerConfig,
     pod: String,
     container: String,
 }
 
 impl<'n> Life<'n> {
-    fn new(node: &'n Node) -> Self {
+    fn new(node: &'n Node, users: Users) -> Self {
+        let (config, sleeper) = match users {
+            Users::Node => (pod(node, "victim"), sleeper("c")),
+            Users::Own => (mapped_pod(node, "victim"), mapped(sleeper("c"))),
+        };
         Self {
             node,
-            config: pod(node, "victim"),
+            config,
+            sleeper,
             pod: String::new(),
             container: String::new(),
         }
@@ -96,8 +114,7 @@ impl<'n> Life<'n> {
         match verb {
             Verb::RunPod => self.pod = node.run_pod(&self.config).await?,
             Verb::Create => {
-                let container = sleeper("c");
-                self.container = node.create(&self.pod, &self.config, &container).await?;
+                self.container = node.create(&self.pod, &self.config, &self.sleeper).await?;
             }
             Verb::Start => node.start(&self.container).await?,
             Verb::Stop => node.stop(&self.container, 5).await?,
@@ -119,12 +136,12 @@ impl<'n> Life<'n> {
     }
 }
 
-async fn every_step(node: &Node, verb: Verb) -> Outcome {
+async fn every_step(node: &Node, verb: Verb, users: Users) -> Outcome {
     let gates = Gates::listen()?;
     node.podwright.stop().await?;
     node.podwright.start_with(Gates::ENVIRONMENT).await?;
     node.until_ready().await?;
-    let mut clean = Life::new(node);
+    let mut clean = Life::new(node, users);
     clean.up_to(verb).await?;
     gates.passed();
     clean.request(verb).await?;
@@ -134,7 +151,7 @@ async fn every_step(node: &Node, verb: Verb) -> Outcome {
     let before = leaks::Survey::of(node).await?;
 
     for step in steps {
-        killed_at(node, &gates, verb, &step, &before)
+        killed_at(node, &gates, (verb, users), &step, &before)
             .await
             .map_err(|e| format!("killed at {step}: {e}"))?;
     }
@@ -146,11 +163,11 @@ async fn every_step(node: &Node, verb: Verb) -> Outcome {
 async fn held_at<'n>(
     node: &'n Node,
     gates: &Gates,
-    verb: Verb,
+    (verb, users): (Verb, Users),
     step: &str,
 ) -> Outcome<Option<Life<'n>>> {
     for _ in 0..5 {
-        let mut life = Life::new(node);
+        let mut life = Life::new(node, users);
         life.up_to(verb).await?;
         gates.hold_at(step);
         let held = tokio::time::timeout(Duration::from_secs(30), async {
@@ -171,11 +188,11 @@ async fn held_at<'n>(
 async fn killed_at(
     node: &Node,
     gates: &Gates,
-    verb: Verb,
+    (verb, users): (Verb, Users),
     step: &str,
     before: &leaks::Survey,
 ) -> Outcome {
-    let Some(mut life) = held_at(node, gates, verb, step).await? else {
+    let Some(mut life) = held_at(node, gates, (verb, users), step).await? else {
         return Ok(());
     };
     node.podwright.kill().await?;

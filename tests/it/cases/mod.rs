@@ -18,6 +18,7 @@ mod sandboxes;
 mod server;
 mod strangers;
 mod systemd;
+mod userns;
 
 use crate::case::Case;
 
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Case> {
         play::CASES,
         systemd::CASES,
         strangers::CASES,
+        userns::CASES,
     ]
     .concat()
 }

@@ -1,5 +1,6 @@
 //! From the test runner into a node: `spawn` (runner) -> `enter` (makes namespaces) -> `init` (process 1) -> the case.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -14,7 +15,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, sethostname};
 
 use super::{CASE, HOME, ROLE, layout, patient};
-use crate::case::{Case, Outcome};
+use crate::case::{self, Case, Outcome};
 
 /// How much of each log a failure shows.
 const TAIL_LINES: usize = 40;
@@ -24,6 +25,7 @@ pub(crate) fn spawn(case: &Case) -> Outcome {
     let home = tempfile::Builder::new().prefix("podwright-it-").tempdir()?;
     let output = fs::File::create(home.path().join("case.log"))?;
     let mut child = role("enter")?
+        .env("PATH", path_of(case)?)
         .env(CASE, case.name)
         .env(HOME, home.path())
         .stdin(Stdio::null())
@@ -48,6 +50,18 @@ pub(crate) fn spawn(case: &Case) -> Outcome {
         report.push_str(&format!("\nkept: {}", home.keep().display()));
     }
     Err(report.into())
+}
+
+/// Where the node's programs are looked for.
+fn path_of(case: &Case) -> Outcome<OsString> {
+    let usual = std::env::var_os("PATH").unwrap_or_default();
+    if !case.newest {
+        return Ok(usual);
+    }
+    let newest = case::newest()?.into_iter();
+    Ok(std::env::join_paths(
+        newest.chain(std::env::split_paths(&usual)),
+    )?)
 }
 
 fn role(name: &str) -> Outcome<Command> {
@@ -161,7 +175,11 @@ fn mounts(home: &Path) -> Outcome {
         MsFlags::MS_BIND,
         NONE,
     )?;
-    Ok(())
+    // Only where a whole one is seen may root of another user namespace mount /proc, and the boot id hides a part.
+    let whole = home.join("proc");
+    fs::create_dir_all(&whole)?;
+    let flags = MsFlags::empty();
+    Ok(mount(Some("proc"), &whole, Some("proc"), flags, NONE)?)
 }
 
 /// Command lines of all processes of the node but process 1.

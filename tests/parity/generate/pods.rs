@@ -166,16 +166,25 @@ fn namespaces() -> Vec<Request> {
                 String::new()
             };
             let mut kind = |kind: &str, edit: &dyn Fn(&mut cri::NamespaceOption)| {
-                all.push(Request::new(format!("{kind}-{name}-{letter}"), |pod| {
-                    let mut options = cri::NamespaceOption {
-                        network: others.into(),
-                        target_id: target.clone(),
-                        ..Default::default()
-                    };
-                    edit(&mut options);
+                let mut options = cri::NamespaceOption {
+                    network: others.into(),
+                    target_id: target.clone(),
+                    ..Default::default()
+                };
+                edit(&mut options);
+                let alike = options.clone();
+                let has_users = mode == cri::NamespaceMode::Pod && alike.userns_options.is_some();
+                let request = Request::new(format!("{kind}-{name}-{letter}"), |pod| {
                     security(pod).namespace_options = Some(options);
                     pod.windows = Some(windows(n, mode));
-                }));
+                });
+                // A container is in its pod's user namespace or nowhere.
+                let alike = Container::secure("alike", |s| s.namespace_options = Some(alike));
+                all.push(if has_users {
+                    request.with(vec![alike])
+                } else {
+                    request
+                });
             };
             if n == 1 {
                 kind("network", &|o| o.network = mode.into());
