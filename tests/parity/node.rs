@@ -61,6 +61,7 @@ fn files() -> Outcome {
         );
         fs::write(root.join(format!("seccomp-{n}.json")), profile)?;
     }
+    cdi()?;
     let runc = runc_folder()?.join("runc");
     script(&format!(
         "cd {FILES}; mkdir devices shared-1 shared-2; mknod devices/one c 1 3; mknod devices/two c 1 5; \
@@ -68,6 +69,23 @@ fn files() -> Outcome {
          for n in 1 2; do mount -t tmpfs tmpfs shared-$n; mount --make-shared shared-$n; done",
         runc.display()
     ))
+}
+
+/// Specifications of CDI devices, where both servers look for them by default.
+fn cdi() -> Outcome {
+    let folder = Path::new("/run/cdi");
+    fs::create_dir_all(folder)?;
+    for n in 1..=2 {
+        let text = include_str!("cdi.yaml").replace("<n>", &n.to_string());
+        fs::write(folder.join(format!("whole-{n}.yaml")), text)?;
+        let text = format!(
+            r#"{{"cdiVersion": "0.5.0", "kind": "example.com/twice", "devices": [
+{{"name": "both", "containerEdits": {{"env": ["BOTH={n}"]}}}},
+{{"name": "only{n}", "containerEdits": {{"env": ["ONLY={n}"]}}}}]}}"#
+        );
+        fs::write(folder.join(format!("twice-{n}.json")), text)?;
+    }
+    Ok(fs::write(folder.join("broken.json"), "{")?)
 }
 
 /// The parents of the cgroups of pods that name none; only those that this run made are its to remove.

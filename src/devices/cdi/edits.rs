@@ -239,8 +239,12 @@ impl DeviceNode {
             },
         };
         let node = match (found, told) {
-            (Ok(node), _) => node,
-            (Err(_described_in_full), Some(_)) => return Ok(device),
+            (Ok(node), None) => node,
+            (Ok(node), Some(_)) => {
+                device.mode = device.mode.or(Some(node.mode));
+                return Ok(device);
+            }
+            (Err(_told_in_full), Some(_)) => return Ok(device),
             (Err(error), None) => return Err(error),
         };
         if self.kind().is_some_and(|kind| kind != node.kind) {
@@ -271,7 +275,9 @@ impl HookEntry {
 impl IntelRdt {
     fn check(&self) -> Result<()> {
         let class = self.class.as_str();
-        if matches!(class, "." | "..") || class.contains(['/', '\n']) || class.len() >= 4096 {
+        // A directory of resctrl; "/" is its root.
+        let is_name = !matches!(class, "." | "..") && !class.contains(['/', '\n']);
+        if class != "/" && (!is_name || class.len() >= 4096) {
             return Err(Error::invalid(format!(
                 "intelRdt: closID {class:?} is no name of a directory"
             )));

@@ -253,6 +253,7 @@ devices:
     #[case::groups_early("0.6.0", "v/c", "d", "{additionalGids: [1]}", false)]
     #[case::groups("0.7.0", "v/c", "d", "{additionalGids: [1]}", true)]
     #[case::rdt_early("0.6.0", "v/c", "d", "{intelRdt: {}}", false)]
+    #[case::rdt_root("0.7.0", "v/c", "d", "{intelRdt: {closID: /}}", true)]
     #[case::rdt("0.7.0", "v/c", "d", "{intelRdt: {closID: a}}", true)]
     #[case::schemata_early("1.0.0", "v/c", "d", "{intelRdt: {schemata: [a]}}", false)]
     #[case::monitoring_early("1.0.0", "v/c", "d", "{intelRdt: {enableMonitoring: true}}", false)]

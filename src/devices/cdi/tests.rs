@@ -192,6 +192,8 @@ fn a_device_node_is_completed_from_the_host() {
     );
     assert_eq!((told.mode, told.access.as_str()), (None, ""));
 
+    let other = device_node("{path: /dev/null, type: b, major: 1, minor: 3}").unwrap();
+    assert_eq!((other.kind, other.mode), (DeviceKind::Block, found.mode));
     let own_number = device_node("{path: /dev/null, type: c, major: 10, minor: 1}").unwrap();
     assert_eq!((own_number.major, own_number.minor), (10, 1));
     let pipe = device_node("{path: /dev/missing, type: p}").unwrap();
@@ -207,7 +209,7 @@ fn a_device_node_that_the_host_lacks_or_has_otherwise_is_an_error() {
         "{path: /dev/missing}",
         "{path: /dev/missing, type: c}",
         "{path: /dev/null, type: b}",
-        "{path: /dev/null, type: b, major: 1, minor: 3}",
+        "{path: /dev/null, type: u}",
         "{path: /etc}",
         &link,
     ] {

@@ -4,6 +4,7 @@ mod backends;
 mod bad_input;
 mod containers;
 mod crashes;
+mod devices;
 mod diagnoses;
 mod identity;
 mod images;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> Vec<Case> {
         sandboxes::CASES,
         networks::CASES,
         containers::CASES,
+        devices::CASES,
         diagnoses::CASES,
         logs::CASES,
         images::CASES,

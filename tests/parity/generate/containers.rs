@@ -17,6 +17,7 @@ pub(super) fn all() -> Vec<Request> {
         all.push(group("streams", streams(n)));
         all.push(group("mounts", mounts(n)));
         all.push(group("devices", devices(n)));
+        all.push(group("cdi", super::cdi::containers(n)));
         all.push(group("limits", limits(n)));
         all.push(group("images", images(n)));
         all.push(group("other", other(n)));
@@ -258,11 +259,6 @@ fn devices(n: i64) -> Vec<Container> {
         device("link", format!("{FILES}/device-link"), permissions),
         device("missing", format!("/dev/missing{n}"), permissions),
         device("no-device", format!("{FILES}/volume-{n}/file"), permissions),
-        Container::new("cdi", |c| {
-            c.cdi_devices = vec![cri::CdiDevice {
-                name: format!("example.com/parity=unknown{n}"),
-            }];
-        }),
     ]
 }
 

@@ -3,6 +3,7 @@
 //! Almost every group comes twice, with other values, since one sighting of a field proves little: a constant would
 //! pass as well. `descriptor` proves that nothing is left out.
 
+mod cdi;
 mod containers;
 mod kubelet;
 mod pods;
