@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{ContainerId, Context, Digest, Error, Result, SandboxId, Signal, Timestamp};
 use crate::ops::{Edge, StillThere, gate, unwind};
+use crate::sandbox::group::remove_left;
 use crate::sandbox::steps::tolerate_missing;
 use crate::sys;
 
@@ -154,7 +155,9 @@ impl Containers {
         let tasks = &self.deps.containerd.tasks;
         match tasks.delete(id.as_str(), None).await {
             Ok(_exit) => return Ok(()),
-            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) if error.is_not_found() => {
+                return remove_left(&self.deps, id.as_str()).await;
+            }
             Err(_still_runs) => {}
         }
         tolerate_missing(tasks.kill(id.as_str(), None, Signal::KILL, true).await)?;

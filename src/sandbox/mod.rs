@@ -7,6 +7,7 @@
 mod adopt;
 pub mod deps;
 mod files;
+pub(crate) mod group;
 mod handover;
 mod pause_root;
 pub mod record;

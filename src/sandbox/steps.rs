@@ -13,7 +13,7 @@ use crate::network::{Attachment, Intent};
 use crate::ops::{Edge, StillThere, gate, unwind};
 use crate::sys;
 
-use super::{Sandboxes, files, userns};
+use super::{Sandboxes, files, group, userns};
 
 /// How long the pause task may take to end after SIGKILL.
 const PAUSE_END: Duration = Duration::from_secs(10);
@@ -163,7 +163,9 @@ impl Sandboxes {
         let tasks = &self.deps.containerd.tasks;
         match tasks.delete(id.as_str(), None).await {
             Ok(_exit) => return Ok(()),
-            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) if error.is_not_found() => {
+                return group::remove_left(&self.deps, id.as_str()).await;
+            }
             Err(_still_runs) => {}
         }
         tolerate_missing(tasks.kill(id.as_str(), None, Signal::KILL, true).await)?;

@@ -65,6 +65,19 @@ impl Cgroup {
         self.live_blocking()
     }
 
+    /// Removes the group with all below it, in every hierarchy; answers false where a process is in the way.
+    ///
+    /// # Errors
+    /// Where a directory cannot be read or removed for another reason.
+    pub fn remove_blocking(&self) -> Result<bool> {
+        for dir in &self.dirs {
+            if !remove_tree(dir)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Opens each process first and looks again who is in the group, so that a pid reused in between is spared.
     fn kill_listed(&self, pids: &[Pid]) -> Result<()> {
         let handles: Vec<PidFd> = pids
@@ -81,6 +94,27 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+}
+
+/// Control groups are removed by `rmdir` alone, from the bottom up; their files go with them.
+fn remove_tree(dir: &Path) -> Result<bool> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error).sys(|| format!("list {}", dir.display())),
+    };
+    for entry in entries.flatten() {
+        let is_group = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_group && !remove_tree(&entry.path())? {
+            return Ok(false);
+        }
+    }
+    match std::fs::remove_dir(dir) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Ok(false),
+        Err(error) => Err(error).sys(|| format!("remove {}", dir.display())),
     }
 }
 

@@ -35,6 +35,11 @@ pub(super) const CASES: &[Case] = &[
         Box::pin(every_step(node, Verb::RemovePod, Users::Node))
     }),
     case(
+        "kill.at_every_step_of_run_pod_with_users_of_its_own",
+        |node| Box::pin(every_step(node, Verb::RunPod, Users::Own)),
+    )
+    .newest(),
+    case(
         "kill.at_every_step_of_stop_pod_with_users_of_its_own",
         |node| Box::pin(every_step(node, Verb::StopPod, Users::Own)),
     )
