@@ -219,7 +219,7 @@ mod tests {
             let mut program = Program {
                 name: name.to_owned(),
                 path: "/usr/bin:/bin".to_owned(),
-                directory: "/work".into(),
+                directory: "/srv".into(),
                 uid: 0,
                 gids: vec![0],
                 mounts: Vec::new(),
@@ -239,7 +239,7 @@ mod tests {
         );
         assert_eq!(
             image.fault("./serve", |_| {}),
-            r#""/work/./serve" is not in the image"#
+            r#""/srv/./serve" is not in the image"#
         );
         assert_eq!(
             image.fault("serve", |program| program.path.clear()),
