@@ -12,8 +12,9 @@ use oci_spec::runtime::Spec;
 
 use crate::index::ContainerView;
 use crate::model::ContainerId;
+use crate::sandbox::group::group_of;
 use crate::sys;
-use crate::sys::cgroup::{Cgroups, Mode, path_of};
+use crate::sys::cgroup::{Cgroups, Mode};
 
 use super::{Containers, Site};
 
@@ -23,8 +24,6 @@ const KILLED: u32 = 137;
 /// The groups that hold those of running containers.
 pub(super) struct Parents {
     /// Nothing on a host without any.
-    host: Option<Cgroups>,
-    /// The same where groups count also what happens below them.
     cgroups: Option<Cgroups>,
     known: Mutex<HashMap<String, Weak<Parent>>>,
 }
@@ -49,17 +48,21 @@ impl Parents {
     }
 
     fn on(cgroups: Option<Cgroups>) -> Self {
-        let counts_below = |cgroups: &Cgroups| cgroups.mode() == Mode::V2;
         Self {
-            cgroups: cgroups.clone().filter(counts_below),
-            host: cgroups,
+            cgroups,
             known: Mutex::default(),
         }
     }
 
+    /// The groups of a host on which each counts also what happens below it.
+    fn counting(&self) -> Option<&Cgroups> {
+        let cgroups = self.cgroups.as_ref();
+        cgroups.filter(|cgroups| cgroups.mode() == Mode::V2)
+    }
+
     /// Takes note of what was counted before a container of this spec runs.
     fn attend_blocking(&self, spec: &Spec) -> Option<Witness> {
-        let cgroups = self.cgroups.clone()?;
+        let cgroups = self.counting()?.clone();
         let path = group_of(spec)?;
         let parent = path.rsplit_once('/').map(|(parent, _name)| parent);
         let parent = parent.and_then(|parent| self.parent_blocking(&cgroups, parent));
@@ -84,11 +87,6 @@ impl Parents {
         known.insert(path.to_owned(), Arc::downgrade(&parent));
         Some(parent)
     }
-}
-
-fn group_of(spec: &Spec) -> Option<String> {
-    let form = spec.linux().as_ref()?.cgroups_path().as_ref()?.to_str()?;
-    Some(path_of(form))
 }
 
 impl Witness {
@@ -117,7 +115,7 @@ impl Witness {
 impl Containers {
     /// To be called before the process of a container can run, or when one that runs is found.
     pub(super) async fn attend(&self, spec: &Arc<str>, site: &Site) {
-        if self.parents.cgroups.is_none() || site.witness.get().is_some() {
+        if self.parents.counting().is_none() || site.witness.get().is_some() {
             return;
         }
         let (parents, spec) = (Arc::clone(&self.parents), Arc::clone(spec));
@@ -132,7 +130,7 @@ impl Containers {
 
     /// The most memory that a container which was killed for want of it ever had in use, as long as its group is there.
     pub(super) async fn memory_peak(&self, view: &ContainerView, oom_killed: bool) -> Option<u64> {
-        let cgroups = self.parents.host.clone().filter(|_| oom_killed)?;
+        let cgroups = self.parents.cgroups.clone().filter(|_| oom_killed)?;
         let spec = Arc::clone(&view.spec);
         let peak = move || {
             let group = serde_json::from_str(&spec).ok().as_ref().and_then(group_of);

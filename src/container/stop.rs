@@ -176,10 +176,7 @@ impl Containers {
         if !grace.is_zero() {
             operation.step("signal");
             gate("stop_container", "signal", Edge::Before).await;
-            if view.stop_signal == Signal::KILL {
-                site.killed.store(true, Ordering::Release);
-            }
-            self.signal(id, view.stop_signal, false).await?;
+            self.signal(id, site, view.stop_signal, false).await?;
             gate("stop_container", "signal", Edge::After).await;
             operation.step("grace");
             tokio::select! {
@@ -189,11 +186,10 @@ impl Containers {
         }
         operation.step("kill");
         gate("stop_container", "kill", Edge::Before).await;
-        site.killed.store(true, Ordering::Release);
         let until = Instant::now() + KILL_LIMIT;
         let mut pause = KILL_AGAIN;
         while Instant::now() < until {
-            self.signal(id, Signal::KILL, true).await?;
+            self.signal(id, site, Signal::KILL, true).await?;
             if tokio::time::timeout(pause, self.ended(id)).await.is_ok() {
                 gate("stop_container", "kill", Edge::After).await;
                 return Ok(());
@@ -205,7 +201,10 @@ impl Containers {
 
     /// Sends a signal to the init process, or to all; one that is gone already is none of our trouble, since the vigil
     /// sees its end.
-    async fn signal(&self, id: &ContainerId, signal: Signal, all: bool) -> Result<()> {
+    async fn signal(&self, id: &ContainerId, site: &Site, signal: Signal, all: bool) -> Result<()> {
+        if signal == Signal::KILL {
+            site.killed.store(true, Ordering::Release);
+        }
         match self
             .deps
             .containerd

@@ -41,7 +41,8 @@ pub(crate) async fn remove_left(deps: &Deps, id: &str) -> Result<()> {
     sys::off_thread("remove what is left of a control group", work).await
 }
 
-fn group_of(spec: &Spec) -> Option<String> {
+/// The path of the control group that the OCI runtime makes for `spec`.
+pub(crate) fn group_of(spec: &Spec) -> Option<String> {
     let form = spec.linux().as_ref()?.cgroups_path().as_ref()?.to_str()?;
     Some(path_of(form))
 }

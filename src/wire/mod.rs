@@ -62,4 +62,6 @@ pub mod runtimeoptions {
 #[cfg(test)]
 mod facts;
 #[cfg(test)]
+pub(crate) mod interface;
+#[cfg(test)]
 pub(crate) mod probe;

@@ -1,16 +1,12 @@
 //! Values for every field, as they travel: appended to an encoded request they are merged into it (protobuf, "Last One
 //! Wins").
 
-use std::collections::BTreeMap;
-
 use prost::Message as _;
+use prost_types::FieldDescriptorProto;
 use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
 use super::cri;
-
-const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-const PACKAGE: &str = ".runtime.v1";
+use super::interface::{Interface, PACKAGE};
 
 /// Bytes to append to a request: without the field, and with each of its values.
 pub(crate) struct Tried {
@@ -18,47 +14,7 @@ pub(crate) struct Tried {
     pub(crate) with: Vec<Vec<u8>>,
 }
 
-/// The interface's messages and enums by their full name.
-pub(crate) struct Interface {
-    messages: BTreeMap<String, DescriptorProto>,
-    enums: BTreeMap<String, EnumDescriptorProto>,
-}
-
 impl Interface {
-    pub(crate) fn compiled() -> Self {
-        let mut found = Self {
-            messages: BTreeMap::new(),
-            enums: BTreeMap::new(),
-        };
-        for file in FileDescriptorSet::decode(DESCRIPTORS)
-            .expect("descriptors")
-            .file
-        {
-            let scope = format!(".{}", file.package());
-            if scope == PACKAGE {
-                for message in file.message_type {
-                    found.add(&scope, message);
-                }
-                for list in file.enum_type {
-                    found.enums.insert(format!("{scope}.{}", list.name()), list);
-                }
-            }
-        }
-        found
-    }
-
-    fn add(&mut self, scope: &str, message: DescriptorProto) {
-        let name = format!("{scope}.{}", message.name());
-        for list in &message.enum_type {
-            self.enums
-                .insert(format!("{name}.{}", list.name()), list.clone());
-        }
-        for inner in message.nested_type.clone() {
-            self.add(&name, inner);
-        }
-        self.messages.insert(name, message);
-    }
-
     /// Every field below a message by its path, with values for it.
     pub(crate) fn fields(&self, message: &str) -> Vec<(String, Tried)> {
         let mut found = Vec::new();
@@ -103,11 +59,6 @@ impl Interface {
             let without = wrap(Vec::new());
             found.push((path, Tried { without, with }));
         }
-    }
-
-    fn is_map(&self, field: &FieldDescriptorProto) -> bool {
-        let message = self.messages.get(field.type_name());
-        message.is_some_and(|message| message.options.as_ref().is_some_and(|o| o.map_entry()))
     }
 
     /// The field, encoded with each of the values that are tried.

@@ -107,6 +107,16 @@ pub(crate) fn sleeper(name: &str) -> cri::ContainerConfig {
     shell(name, "trap 'exit 0' TERM; while :; do sleep 0.1; done")
 }
 
+/// A container that wants more memory than it may have.
+pub(crate) fn hungry() -> cri::ContainerConfig {
+    let mut hungry = shell("hungry", "x=; while :; do x=$x$x$x$x$x$x$x$x.; done");
+    hungry.linux.get_or_insert_default().resources = Some(cri::LinuxContainerResources {
+        memory_limit_in_bytes: 16 << 20,
+        ..Default::default()
+    });
+    hungry
+}
+
 /// The security context of a container's configuration, to be changed.
 pub(crate) fn security(
     config: &mut cri::ContainerConfig,

@@ -5,24 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 use prost::bytes::Buf;
 use prost::encoding::{WireType, decode_key, decode_varint};
+use prost_types::FieldDescriptorProto;
 use prost_types::field_descriptor_proto::Type;
-use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
 use crate::case::Outcome;
 use crate::ensure;
 use crate::generate::{self, Request};
+use crate::interface::Interface;
 
-const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-const PACKAGE: &str = ".runtime.v1";
 /// The requests that are generated.
 const POD: &str = ".runtime.v1.RunPodSandboxRequest";
 const CONTAINER: &str = ".runtime.v1.CreateContainerRequest";
-
-/// The interface's messages and enums by their full name.
-struct Interface {
-    messages: BTreeMap<String, DescriptorProto>,
-    enums: BTreeMap<String, EnumDescriptorProto>,
-}
 
 /// What is known of one field path, or of one value of an enum at a path.
 #[derive(Default)]
@@ -37,43 +30,6 @@ struct Sightings {
 type Seen = BTreeMap<String, Sightings>;
 
 impl Interface {
-    fn compiled() -> Outcome<Self> {
-        let mut found = Self {
-            messages: BTreeMap::new(),
-            enums: BTreeMap::new(),
-        };
-        for file in FileDescriptorSet::decode(DESCRIPTORS)?.file {
-            let scope = format!(".{}", file.package());
-            if scope == PACKAGE {
-                for message in file.message_type {
-                    found.add(&scope, message);
-                }
-                for list in file.enum_type {
-                    found.enums.insert(format!("{scope}.{}", list.name()), list);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    fn add(&mut self, scope: &str, message: DescriptorProto) {
-        let name = format!("{scope}.{}", message.name());
-        for list in &message.enum_type {
-            self.enums
-                .insert(format!("{name}.{}", list.name()), list.clone());
-        }
-        for inner in message.nested_type.clone() {
-            self.add(&name, inner);
-        }
-        self.messages.insert(name, message);
-    }
-
-    /// A map is one field: its keys are data.
-    fn is_map(&self, field: &FieldDescriptorProto) -> bool {
-        let message = self.messages.get(field.type_name());
-        message.is_some_and(|message| message.options.as_ref().is_some_and(|o| o.map_entry()))
-    }
-
     /// Every path below `message`, and whether two sightings have to differ in their value.
     fn wanted(&self, message: &str, path: &str, out: &mut BTreeMap<String, bool>) {
         let Some(description) = self.messages.get(message) else {

@@ -28,6 +28,8 @@ mod case {
 mod client;
 #[path = "../stage/daemon.rs"]
 mod daemon;
+#[path = "../../src/wire/interface.rs"]
+mod interface;
 #[path = "../stage/machine.rs"]
 mod machine;
 #[path = "../stage/pause_image.rs"]

@@ -15,7 +15,8 @@ use crate::model::security::NamespaceMode;
 use crate::model::{ContainerConfig, Pid, PodConfig, Result};
 use crate::spec::testing::{Case, PauseCase, json};
 use crate::spec::{Accounts, ResolvedDevice, ResolvedMount, SpecOptions, resolve_user};
-use crate::wire::probe::{Interface, Tried};
+use crate::wire::interface::Interface;
+use crate::wire::probe::Tried;
 use crate::wire::{Message as _, cri};
 
 /// What came of a request: the typed request, and the OCI spec.
@@ -152,7 +153,7 @@ fn effect(base: &[u8], tried: &Tried, outcome: fn(&[u8]) -> Outcome) -> Effect {
 
 #[test]
 fn every_field_of_a_request_counts() {
-    let interface = Interface::compiled();
+    let interface = Interface::compiled().expect("descriptors");
     let mut wrong = Vec::new();
     let mut rows: BTreeSet<&str> = elsewhere::ROWS.iter().map(|row| row.field).collect();
     for (message, base, outcome) in [

@@ -10,7 +10,7 @@ use tonic::Code;
 use crate::case::{Case, Outcome};
 use crate::ensure;
 use crate::node::Node;
-use crate::pods::{fails, pod, security, shell, sleeper};
+use crate::pods::{fails, hungry, pod, security, shell, sleeper};
 
 pub(super) const CASES: &[Case] = &[
     Case::new("container.goes_through_its_life", |node| {
@@ -362,13 +362,8 @@ async fn capabilities(node: &Node) -> Outcome {
 async fn out_of_memory(node: &Node) -> Outcome {
     let config = pod(node, "p");
     let pod = node.run_pod(&config).await?;
-    let mut hungry = shell("hungry", "x=; while :; do x=$x$x$x$x$x$x$x$x.; done");
-    hungry.linux.get_or_insert_default().resources = Some(cri::LinuxContainerResources {
-        memory_limit_in_bytes: 16 << 20,
-        ..Default::default()
-    });
 
-    let id = node.run(&pod, &config, &hungry).await?;
+    let id = node.run(&pod, &config, &hungry()).await?;
 
     let status = node.until_exited(&id).await?;
     for _ in 0..50 {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::case::{Case, Outcome};
 use crate::ensure;
 use crate::node::Node;
-use crate::pods::{pod, shell};
+use crate::pods::{hungry, pod, shell};
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -91,13 +91,8 @@ async fn last_words(node: &Node) -> Outcome {
 async fn out_of_memory(node: &Node) -> Outcome {
     let config = pod(node, "p");
     let pod = node.run_pod(&config).await?;
-    let mut hungry = shell("hungry", "x=; while :; do x=$x$x$x$x$x$x$x$x.; done");
-    hungry.linux.get_or_insert_default().resources = Some(cri::LinuxContainerResources {
-        memory_limit_in_bytes: 16 << 20,
-        ..Default::default()
-    });
 
-    let id = node.run(&pod, &config, &hungry).await?;
+    let id = node.run(&pod, &config, &hungry()).await?;
 
     node.until_exited(&id).await?;
     let info = diagnosis(node, &id).await?;

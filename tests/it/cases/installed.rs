@@ -10,7 +10,7 @@ use tonic::Code;
 use crate::case::{Case, Outcome};
 use crate::ensure;
 use crate::node::{Node, SLICE, UNIT};
-use crate::pods::{fails, pod, security, shell, sleeper};
+use crate::pods::{fails, hungry, pod, security, shell, sleeper};
 
 pub(super) const CASES: &[Case] = &[
     Case::new("installed.doctor_is_content", |node| Box::pin(doctor(node))),
@@ -186,13 +186,8 @@ async fn no_slice(node: &Node) -> Outcome {
 async fn out_of_memory(node: &Node) -> Outcome {
     let config = pod(node, "hungry");
     let pod = node.run_pod(&config).await?;
-    let mut hungry = shell("hungry", "x=; while :; do x=$x$x$x$x$x$x$x$x.; done");
-    hungry.linux.get_or_insert_default().resources = Some(cri::LinuxContainerResources {
-        memory_limit_in_bytes: 16 << 20,
-        ..Default::default()
-    });
 
-    let id = node.run(&pod, &config, &hungry).await?;
+    let id = node.run(&pod, &config, &hungry()).await?;
 
     // What a caller sees first must be the whole truth: kubelet asks once.
     let status = node.until_exited(&id).await?;
