@@ -50,14 +50,9 @@ impl Containers {
                 now.state
             )));
         }
-        let pod = self.deps.index.snapshot().sandbox(&now.sandbox).cloned();
-        let handler = self
-            .deps
-            .handlers
-            .get(pod.as_ref().map_or("", |pod| pod.handler.as_str()))?;
         let decoding = || "read the container's spec".to_owned();
         let old: Spec = serde_json::from_str(&now.spec).classify(Kind::Internal, decoding)?;
-        let new = spec::update_resources(&old, &asked, &handler.spec, &self.deps.host.load())?;
+        let new = spec::update_resources(&old, &asked, &self.deps.host.load())?;
         let text: Arc<str> = serde_json::to_string(&new)
             .classify(Kind::Internal, decoding)?
             .into();

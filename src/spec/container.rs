@@ -119,7 +119,7 @@ fn set_linux(linux: &mut Linux, input: &ContainerInput<'_>) -> Result<()> {
     )?;
     limits.set_devices(Some(devices.rules));
     if let Some(asked) = &input.config.resources {
-        resources::apply(&mut limits, asked, input.options, input.host)?;
+        resources::apply(&mut limits, asked, input.host)?;
     }
     let path = cgroup_path::of(
         &input.pod.cgroup_parent,

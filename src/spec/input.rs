@@ -37,8 +37,6 @@ pub struct SpecOptions {
     pub unprivileged_icmp: bool,
     /// Device nodes belong to the container's user instead of their owner on the host.
     pub device_ownership_from_security_context: bool,
-    /// Pass limits on huge pages on, where the node has the controller.
-    pub hugetlb: bool,
     /// Keep the default masked and read-only paths whatever a container asks.
     pub ignore_proc_mount: bool,
     /// Replaces the built-in defaults of workload containers.
@@ -71,7 +69,6 @@ impl Default for SpecOptions {
             unprivileged_ports: true,
             unprivileged_icmp: true,
             device_ownership_from_security_context: false,
-            hugetlb: false,
             ignore_proc_mount: false,
             base: None,
         }

@@ -8,7 +8,6 @@ use crate::model::host_facts::CgroupVersion;
 use crate::model::resources::HugepageLimit;
 use crate::model::{Error, HostFacts, Resources, Result};
 
-use super::input::SpecOptions;
 use super::lexical::has_control;
 
 /// Lays `asked` over the limits that `current` holds; what is not asked for stays, device rules as well.
@@ -18,7 +17,6 @@ use super::lexical::has_control;
 pub(super) fn apply(
     current: &mut LinuxResources,
     asked: &Resources,
-    options: &SpecOptions,
     host: &HostFacts,
 ) -> Result<()> {
     let mut cpu = current.cpu().clone().unwrap_or_default();
@@ -29,7 +27,7 @@ pub(super) fn apply(
     if set_memory(&mut memory, asked, host)? {
         current.set_memory(Some(memory));
     }
-    if options.hugetlb && host.has_hugetlb && !asked.hugepages.is_empty() {
+    if host.has_hugetlb && !asked.hugepages.is_empty() {
         let limits = hugepages(current.hugepage_limits().as_deref(), &asked.hugepages)?;
         current.set_hugepage_limits(Some(limits));
     }
@@ -202,19 +200,14 @@ pub fn effective(spec: &Spec) -> Resources {
 ///
 /// # Errors
 /// As for a new container; `Internal` where the spec is none of a Linux container.
-pub fn updated(
-    spec: &Spec,
-    asked: &Resources,
-    options: &SpecOptions,
-    host: &HostFacts,
-) -> Result<Spec> {
+pub fn updated(spec: &Spec, asked: &Resources, host: &HostFacts) -> Result<Spec> {
     let mut spec = spec.clone();
     let linux = spec
         .linux_mut()
         .as_mut()
         .ok_or_else(|| Error::internal("update resources: the spec has no linux part"))?;
     let mut limits = linux.resources().clone().unwrap_or_default();
-    apply(&mut limits, asked, options, host)?;
+    apply(&mut limits, asked, host)?;
     linux.set_resources(Some(limits));
     Ok(spec)
 }
@@ -227,17 +220,12 @@ mod tests {
 
     fn spec(asked: &Resources) -> Result<Spec> {
         let mut case = Case::default();
-        case.options.hugetlb = true;
         case.config.resources = Some(asked.clone());
         case.spec()
     }
 
     fn update(spec: &Spec, asked: &Resources) -> Result<Spec> {
-        let options = SpecOptions {
-            hugetlb: true,
-            ..SpecOptions::default()
-        };
-        updated(spec, asked, &options, &testing::host())
+        updated(spec, asked, &testing::host())
     }
 
     fn page(limit: u64) -> HugepageLimit {

@@ -14,7 +14,7 @@ use crate::model::host_facts::{DeviceKind, DeviceNode, SourcePropagation};
 use crate::model::security::NamespaceMode;
 use crate::model::{ContainerConfig, Pid, PodConfig, Result};
 use crate::spec::testing::{Case, PauseCase, json};
-use crate::spec::{Accounts, ResolvedDevice, ResolvedMount, SpecOptions, resolve_user};
+use crate::spec::{Accounts, ResolvedDevice, ResolvedMount, resolve_user};
 use crate::wire::interface::Interface;
 use crate::wire::probe::Tried;
 use crate::wire::{Message as _, cri};
@@ -93,10 +93,6 @@ fn container_outcome(bytes: &[u8]) -> Outcome {
         devices: config.devices.iter().map(of_device).collect(),
         target_pid: Some(Pid(77)),
         host_devices: vec![node("/dev/other")],
-        options: SpecOptions {
-            hugetlb: true,
-            ..SpecOptions::default()
-        },
         config,
         ..Case::default()
     };

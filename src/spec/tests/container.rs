@@ -393,7 +393,6 @@ fn devices() {
 #[test]
 fn resources() {
     let mut case = Case::default();
-    case.options.hugetlb = true;
     case.config.resources = Some(Resources {
         cpu_period: Some(100_000),
         cpu_quota: Some(-1),
@@ -411,7 +410,7 @@ fn resources() {
     });
     assert_json_snapshot!("resources", case.changes());
 
-    case.options.hugetlb = false;
+    case.host.has_hugetlb = false;
     case.host.has_swap_limit = false;
     let json = case.json();
     let limits = &json["linux"]["resources"];

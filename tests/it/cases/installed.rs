@@ -23,6 +23,10 @@ pub(super) const CASES: &[Case] = &[
     Case::new("installed.limits_change_and_stay_changed", |node| {
         Box::pin(limits_change(node))
     }),
+    Case::new(
+        "installed.swap_huge_pages_and_processors_are_limited",
+        |node| Box::pin(other_limits(node)),
+    ),
     Case::new("installed.a_parent_that_is_no_slice_is_refused", |node| {
         Box::pin(no_slice(node))
     }),
@@ -170,6 +174,61 @@ async fn limits_change(node: &Node) -> Outcome {
     // systemd writes what it knows again; a limit set past it would be gone.
     node.systemctl(&["daemon-reload"])?;
     holds(&id, &wanted)
+}
+
+/// Its shared memory is larger than its memory limit: only with swap can it live.
+async fn other_limits(node: &Node) -> Outcome {
+    let config = pod(node, "swapping");
+    let pod = node.run_pod(&config).await?;
+    let mut container = sleeper("c");
+    let mut wanted = cri::LinuxContainerResources {
+        memory_limit_in_bytes: 32 << 20,
+        memory_swap_limit_in_bytes: 96 << 20,
+        cpuset_cpus: String::from("1"),
+        hugepage_limits: vec![cri::HugepageLimit {
+            page_size: String::from("2MB"),
+            limit: 4 << 20,
+        }],
+        unified: [(String::from("memory.low"), String::from("8388608"))].into(),
+        ..Default::default()
+    };
+    container.linux.get_or_insert_default().resources = Some(wanted.clone());
+    let id = node.run(&pod, &config, &container).await?;
+    node.ask(&id, "dd if=/dev/zero of=/dev/shm/fill bs=1M count=48")
+        .await?;
+    holds(
+        &id,
+        &[
+            ("memory.max", "33554432"),
+            ("memory.swap.max", "67108864"),
+            ("memory.low", "8388608"),
+            ("cpuset.cpus", "1"),
+            ("hugetlb.2MB.max", "4194304"),
+        ],
+    )?;
+    let swapped = fs::read_to_string(cgroup(&id).join("memory.swap.current"))?;
+    ensure(swapped.trim().parse::<u64>()? >= 8 << 20, || {
+        format!("only {swapped} bytes are swapped")
+    })?;
+
+    wanted.memory_limit_in_bytes = 64 << 20;
+    wanted.memory_swap_limit_in_bytes = 64 << 20;
+    wanted.unified.clear();
+    let request = cri::UpdateContainerResourcesRequest {
+        container_id: id.clone(),
+        linux: Some(wanted),
+        ..Default::default()
+    };
+    let mut runtime = node.cri.runtime.clone();
+    runtime.update_container_resources(request).await?;
+    holds(
+        &id,
+        &[
+            ("memory.max", "67108864"),
+            ("memory.swap.max", "0"),
+            ("memory.low", "8388608"),
+        ],
+    )
 }
 
 async fn no_slice(node: &Node) -> Outcome {
