@@ -5,7 +5,7 @@ PROFILE := --profile ci --locked
 BENCH_PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test critest critest-short crictl parity guest bench bench-quick check build images fmt clippy clean
+.PHONY: help demo test critest critest-short crictl parity fuzz guest bench bench-quick check build images fmt clippy clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -49,6 +49,9 @@ crictl: ## Use every command of crictl, and compare the answers with those of co
 parity: ## Compare what podwright hands to containerd with what containerd's own CRI plugin writes (root)
 	@deploy/setup test
 	@$(CARGO) test $(PROFILE) --test parity
+
+fuzz: ## Look for inputs that break a parser: FUZZ_SECONDS=60 for each, or FUZZ="reference record" alone
+	@fuzz/run $(or $(FUZZ_SECONDS),60) $(FUZZ)
 
 check: ## Compile everything quickly, run nothing
 	$(CARGO) check --all-targets --locked

@@ -10,6 +10,8 @@ pub mod containerd;
 pub mod cri;
 pub mod devices;
 pub mod events;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod image;
 pub mod index;
 pub mod logs;

@@ -5,6 +5,8 @@
 
 mod cdi;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hooks;
 
 use std::path::PathBuf;

@@ -10,6 +10,8 @@
 
 mod capture;
 mod fanout;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod lanes;
 mod line;
 mod pump;

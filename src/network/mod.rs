@@ -19,6 +19,8 @@ mod conflist;
 mod failure;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod input;
 mod intent;
 mod orphans;

@@ -20,6 +20,8 @@ mod credentials;
 mod endpoint;
 mod failure;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hosts;
 pub mod manifest;
 pub mod platform;

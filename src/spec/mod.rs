@@ -15,6 +15,8 @@ mod classes;
 mod container;
 mod devices;
 mod edits;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod host_files;
 mod input;
 mod lexical;

@@ -5,6 +5,8 @@
 //! step records live on tmpfs and are not; attachments are before the plugins run; exits are before they are shown.
 
 mod facts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod peek;
 mod records;
 

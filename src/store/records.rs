@@ -161,7 +161,7 @@ async fn off_thread<R: Send + 'static>(
         .classify(Kind::Internal, || "record thread".to_owned())?
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     let what = || "encode a record".to_owned();
     let body = serde_json::value::to_raw_value(value).classify(Kind::Internal, what)?;
     let envelope = Envelope {
@@ -191,7 +191,6 @@ impl Unread {
 
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Unread> {
     let bad = || format!("record {}", path.display());
-    let damaged = |error: Error| Unread::Damaged(error);
     let file = files::open_regular_blocking(path).map_err(|error| match error.kind() {
         Kind::FailedPrecondition => Unread::Damaged(error),
         _ => Unread::Failed(error),
@@ -203,7 +202,16 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Unread> {
     }
     let bytes =
         files::read_open_capped_blocking(file, path, LIMIT_BYTES).map_err(Unread::Failed)?;
-    let envelope: Envelope = serde_json::from_slice(&bytes)
+    decode(&bytes, &bad)
+}
+
+/// Reads the text of a record; `bad` names it in errors.
+pub(super) fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    bad: &dyn Fn() -> String,
+) -> Result<T, Unread> {
+    let damaged = |error: Error| Unread::Damaged(error);
+    let envelope: Envelope = serde_json::from_slice(bytes)
         .classify(Kind::Internal, bad)
         .map_err(damaged)?;
     if envelope.version != VERSION {

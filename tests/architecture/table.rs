@@ -50,6 +50,7 @@ pub(crate) const ROOMS: &[Room] = &[
     room(6, "admin", &[]),
     room(6, "play", &[]),
     room(7, "server", &[]),
+    room(7, "fuzzing", &[]),
     room(8, "cli", &[]),
     room(9, "main", &[]),
 ];
@@ -57,7 +58,9 @@ pub(crate) const ROOMS: &[Room] = &[
 /// Rooms that only the named ones may use, whatever their level: the wire types stop at these doors.
 pub(crate) const RESERVED: &[(&str, &[&str])] = &[(
     "wire",
-    &["recovery", "cri", "admin", "play", "server", "cli"],
+    &[
+        "recovery", "cri", "admin", "play", "server", "cli", "fuzzing",
+    ],
 )];
 
 /// Where `unsafe` may be written. The pause program is freestanding: it makes its system calls itself.

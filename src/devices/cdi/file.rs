@@ -49,7 +49,7 @@ struct Device {
 ///
 /// # Errors
 /// `InvalidArgument` saying what is wrong.
-pub(super) fn parse(text: &str) -> Result<Specification> {
+pub(in crate::devices) fn parse(text: &str) -> Result<Specification> {
     let options = serde_saphyr::options! {
         // `fileMode: 0660` is octal to every writer of these files.
         legacy_octal_numbers: true,

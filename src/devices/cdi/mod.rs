@@ -1,7 +1,7 @@
 //! CDI: devices that vendors describe in files, and what a container needs to use one (contract: node 7.2).
 
 mod edits;
-mod file;
+pub(super) mod file;
 mod name;
 mod version;
 

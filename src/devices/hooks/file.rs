@@ -80,7 +80,7 @@ struct Conditions {
 ///
 /// # Errors
 /// `InvalidArgument` saying what is wrong.
-pub(super) fn parse(text: &str) -> Result<HookFile> {
+pub(in crate::devices) fn parse(text: &str) -> Result<HookFile> {
     let document: Document =
         serde_json::from_str(text).classify(Kind::InvalidArgument, || "not readable".to_owned())?;
     if document.version != VERSION {
@@ -129,7 +129,7 @@ pub(super) fn parse(text: &str) -> Result<HookFile> {
 
 impl HookFile {
     /// Whether the container that `facts` describes gets the hook.
-    pub(super) fn applies(&self, facts: &HookFacts) -> bool {
+    pub(in crate::devices) fn applies(&self, facts: &HookFacts) -> bool {
         let When {
             always,
             has_bind_mounts,

@@ -1,6 +1,6 @@
 //! OCI hooks: drop-in files that have the OCI runtime run programs at stages of containers that fit.
 
-mod file;
+pub(super) mod file;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,7 +9,7 @@
 
 mod duration;
 mod files;
-mod toml_file;
+pub(super) mod toml_file;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

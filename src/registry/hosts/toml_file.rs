@@ -13,7 +13,7 @@ use crate::model::{Reference, Result};
 
 /// A file, read but not yet joined with the files it names.
 #[derive(Debug)]
-pub(super) struct HostsFile {
+pub(in crate::registry) struct HostsFile {
     hosts: Vec<(Location, Entry)>,
     server: Option<Location>,
     top: Entry,
@@ -45,10 +45,10 @@ enum ClientPair {
 }
 
 /// Why a file is not usable; the whole file then counts as absent.
-pub(super) type Reason = String;
+pub(in crate::registry) type Reason = String;
 
 /// Reads the text of a `hosts.toml`.
-pub(super) fn parse(text: &str) -> Result<HostsFile, Reason> {
+pub(in crate::registry) fn parse(text: &str) -> Result<HostsFile, Reason> {
     let document = DeTable::parse(text).map_err(|error| error.to_string())?;
     let table = document.get_ref();
     let top = entry(table)?;
