@@ -264,6 +264,13 @@ impl Rules {
         settings::Containers {
             unset_seccomp_profile: (!profile.is_empty()).then(|| profile.into()),
             disable_apparmor: file.disable_apparmor,
+            disable_selinux: file.disable_selinux,
+            selinux_categories: self.size(
+                "containers.selinux_category_range",
+                file.selinux_category_range,
+                2,
+                1_024,
+            ),
             exit_diagnosis_in_message: file.exit_diagnosis_in_message,
             device_ownership_from_security_context: file.device_ownership_from_security_context,
             cdi_spec_dirs: self.directories("containers.cdi_spec_dirs", &file.cdi_spec_dirs),

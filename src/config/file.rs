@@ -118,6 +118,8 @@ table! {
     Containers {
         unset_seccomp_profile: String = String::new(),
         disable_apparmor: bool = false,
+        disable_selinux: bool = false,
+        selinux_category_range: u32 = 1_024,
         exit_diagnosis_in_message: bool = false,
         device_ownership_from_security_context: bool = false,
         cdi_spec_dirs: Vec<PathBuf> = vec!["/etc/cdi".into(), "/var/run/cdi".into()],

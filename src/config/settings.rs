@@ -145,6 +145,10 @@ pub struct Containers {
     pub unset_seccomp_profile: Option<String>,
     /// Treat the host as one without AppArmor.
     pub disable_apparmor: bool,
+    /// Treat the host as one without SELinux.
+    pub disable_selinux: bool,
+    /// How many MCS categories the levels of pods are drawn from.
+    pub selinux_categories: NonZeroUsize,
     /// Whether the message of a container that failed says what was found out about its end.
     pub exit_diagnosis_in_message: bool,
     /// Device nodes belong to the user the container runs as.

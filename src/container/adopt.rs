@@ -79,6 +79,7 @@ impl Containers {
         }
         self.note_start(&view);
         self.deps.stamps.observe(view.created_at);
+        self.sandboxes.adopt_level(view.id.as_str(), &view.spec);
         let key = ContainerKey {
             sandbox: view.sandbox.clone(),
             identity: view.config.identity.clone(),

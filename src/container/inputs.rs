@@ -61,6 +61,16 @@ impl Containers {
         let target_pid = self.target_pid(config, sandbox)?;
         let mut user = self.process_user(config, image, &rootfs.mounts).await?;
         let mounts = self.resolve_mounts(sandbox, &config.mounts).await?;
+        let labels = self.sandboxes.label_container(
+            (&sandbox.id, &sandbox.config),
+            id.as_str(),
+            config.security.selinux.as_ref(),
+            handler,
+        )?;
+        if let Some(labels) = &labels {
+            self.relabel(sandbox, &mounts, &rootfs.volumes, &labels.mount)
+                .await?;
+        }
         let devices = self.resolve_devices(sandbox, &config.devices).await?;
         let host_devices = match config.security.privileged {
             true => sys::off_thread("list the host's devices", sys::devices::all_blocking).await?,
@@ -84,7 +94,7 @@ impl Containers {
             host_devices: &host_devices,
             seccomp_profile: seccomp_profile.as_deref(),
             apparmor_loaded: &self.loaded_apparmor(config).await?,
-            selinux: None,
+            selinux: labels.as_ref(),
             options: &handler.spec,
             host: &host,
         })?;

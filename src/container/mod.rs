@@ -14,6 +14,7 @@ mod images;
 mod injected;
 mod inputs;
 mod io;
+mod labels;
 mod log;
 mod lost;
 mod oom;
@@ -235,6 +236,7 @@ impl Containers {
     }
 
     fn forget(&self, id: &ContainerId) {
+        self.sandboxes.release_level(id.as_str());
         self.sites
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

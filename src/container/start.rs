@@ -16,7 +16,7 @@ use crate::ops::{Edge, Operation, gate};
 use crate::sys::process::PidFd;
 
 use super::steps::Step;
-use super::{Containers, Site, io};
+use super::{Containers, Site, io, labels};
 
 /// A start older than this was answered, or its caller has given up: kubelet's deadline is two minutes.
 const RETRY_WINDOW: Duration = Duration::from_secs(240);
@@ -194,10 +194,11 @@ impl Containers {
     ) -> Result<(Pid, Option<PidFd>)> {
         let containerd = &self.deps.containerd;
         let id = view.id.as_str();
-        let rootfs = containerd
+        let mut rootfs = containerd
             .snapshots
             .mounts(&view.snapshotter, view.snapshot_key())
             .await?;
+        labels::of_rootfs(&mut rootfs, &view.spec);
         let request = TaskRequest {
             id: id.to_owned(),
             rootfs,

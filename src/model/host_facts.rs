@@ -19,8 +19,9 @@ pub struct HostFacts {
     pub has_seccomp: bool,
     /// AppArmor is enabled and its parser installed.
     pub has_apparmor: bool,
-    /// SELinux is enabled.
-    pub has_selinux: bool,
+    /// What SELinux' policy calls containers; `None` where SELinux is off, switched off for containers, or its policy
+    /// knows none.
+    pub selinux: Option<SelinuxContexts>,
     /// The memory controller can limit swap.
     pub has_swap_limit: bool,
     /// The huge page controller exists.
@@ -46,6 +47,41 @@ impl HostFacts {
         } else {
             self.oom_score_adj
         }
+    }
+}
+
+/// The labels that SELinux' policy has for containers, as `lxc_contexts` writes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelinuxContexts {
+    /// Of processes.
+    pub process: String,
+    /// Of files.
+    pub file: String,
+    /// Of files that containers only read.
+    pub read_only_file: String,
+    /// Of the processes of virtual machines, where the policy has one of their own.
+    pub vm_process: Option<String>,
+}
+
+impl SelinuxContexts {
+    /// Reads lines of `key = "label"`; `None` where processes or files have none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let of = |wanted: &str| {
+            text.lines().find_map(|line| {
+                let (key, value) = line.split_once('=')?;
+                let label = value.trim().trim_matches('"');
+                let is_label = label.split(':').count() >= 4
+                    && !label.contains(|c: char| c.is_control() || c == '"');
+                (key.trim() == wanted && is_label).then(|| label.to_owned())
+            })
+        };
+        let file = of("file")?;
+        Some(Self {
+            process: of("process")?,
+            read_only_file: of("ro_file").unwrap_or_else(|| file.clone()),
+            vm_process: of("kvm_process").or_else(|| of("sandbox_kvm_process")),
+            file,
+        })
     }
 }
 

@@ -50,6 +50,7 @@ impl Sandboxes {
         };
         self.records.put(view.id.as_str(), &record).await?;
         self.deps.stamps.observe(view.created_at);
+        self.adopt_level(view.id.as_str(), &view.spec);
         self.flights.restore(
             PodKey(view.config.identity.clone()),
             fingerprint,

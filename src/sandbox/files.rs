@@ -48,6 +48,7 @@ pub(super) async fn make(
     deps: Arc<Deps>,
     id: SandboxId,
     config: Arc<PodConfig>,
+    label: Option<String>,
 ) -> Result<SandboxFiles> {
     sys::off_thread("write the sandbox's files", move || {
         let root = deps.root_dir(KIND, id.as_str());
@@ -67,7 +68,11 @@ pub(super) async fn make(
             ("hosts", hosts),
             ("resolv.conf", resolv),
         ] {
-            sys::files::write_atomic_blocking(&root.join(name), text.as_bytes(), 0o644)?;
+            let path = root.join(name);
+            sys::files::write_atomic_blocking(&path, text.as_bytes(), 0o644)?;
+            if let Some(label) = &label {
+                sys::selinux::label_blocking(&path, label)?;
+            }
         }
         Ok(sandbox_files(&deps, &id, &config))
     })
@@ -106,12 +111,19 @@ pub(super) async fn mount_shm(
     deps: Arc<Deps>,
     id: SandboxId,
     mapping: Option<UserMapping>,
+    label: Option<String>,
 ) -> Result<()> {
     let owner = mapping.map(|mapping| {
         let (uid, gid) = (mapping.uid.host_id, mapping.gid.host_id);
         format!(",uid={uid},gid={gid}")
     });
-    let data = format!("{SHM_DATA}{}", owner.unwrap_or_default());
+    let context = label.map(|label| format!(",context=\"{label}\""));
+    let data = [
+        SHM_DATA,
+        &owner.unwrap_or_default(),
+        &context.unwrap_or_default(),
+    ]
+    .concat();
     sys::off_thread("mount the pod's /dev/shm", move || {
         sys::files::make_dir_blocking(&deps.state_dir(KIND, id.as_str()), 0o711)?;
         let dir = shm_dir(&deps, &id);

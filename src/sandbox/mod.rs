@@ -9,6 +9,8 @@ pub mod deps;
 mod files;
 pub(crate) mod group;
 mod handover;
+mod labels;
+mod levels;
 mod pause_root;
 pub mod record;
 mod remove;
@@ -39,6 +41,7 @@ use crate::ops::Flights;
 use crate::store::{Durability, Records};
 use crate::sys::process::PidFd;
 
+use levels::Levels;
 use steps::{AttachmentRecord, StepRecord};
 
 /// The containers that live in a sandbox, as far as its stop and removal go. `container` implements it.
@@ -90,6 +93,7 @@ pub struct Sandboxes {
     attachments: Arc<Records<AttachmentRecord>>,
     residents: Arc<OnceLock<Arc<dyn Residents>>>,
     leftovers: Arc<Mutex<BTreeSet<SandboxId>>>,
+    levels: Arc<Levels>,
 }
 
 impl Sandboxes {
@@ -109,6 +113,7 @@ impl Sandboxes {
             attachments: Arc::new(Records::open_blocking(attachments, Durability::Synced)?),
             residents: Arc::default(),
             leftovers: Arc::default(),
+            levels: Arc::default(),
         })
     }
 
@@ -209,6 +214,7 @@ impl Sandboxes {
     }
 
     fn forget(&self, id: &SandboxId) {
+        self.release_level(id.as_str());
         self.sites
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

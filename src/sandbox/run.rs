@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::network::{AttachRequest, Attachment, Intent};
 use crate::ops::{Edge, Operation, gate};
-use crate::spec::{self, PauseInput, PauseProgram, SandboxFiles, UserMapping};
+use crate::spec::{self, PauseInput, PauseProgram, SandboxFiles, SelinuxLabels, UserMapping};
 use crate::sys::{self, process::PidFd};
 
 use super::deps::RuntimeHandler;
@@ -145,22 +145,34 @@ impl Making<'_> {
     async fn run(&self) -> Result<()> {
         let config = &self.request.config;
         let mapping = spec::user_mapping(&config.security.namespaces)?;
+        let labels = self.home.label_pod(self.id, config, self.handler)?;
+        let label = labels.as_ref().map(|labels| labels.mount.clone());
         let sandbox_files = self
             .step(
                 Step::Files,
-                files::make(self.home.deps.clone(), self.id.clone(), Arc::clone(config)),
+                files::make(
+                    self.home.deps.clone(),
+                    self.id.clone(),
+                    Arc::clone(config),
+                    label.clone(),
+                ),
             )
             .await?;
         if config.security.namespaces.ipc != NamespaceMode::Node {
             self.step(
                 Step::Shm,
-                files::mount_shm(self.home.deps.clone(), self.id.clone(), mapping),
+                files::mount_shm(self.home.deps.clone(), self.id.clone(), mapping, label),
             )
             .await?;
         }
         let userns = self.make_userns(mapping).await?;
         let netns = self.make_netns(userns.clone()).await?;
-        let pause_leg = self.start_pause(netns.clone(), userns.as_deref(), &sandbox_files);
+        let pause_leg = self.start_pause(
+            netns.clone(),
+            userns.as_deref(),
+            &sandbox_files,
+            labels.as_ref(),
+        );
         let (attachment, pause) = match self.plan(netns.as_deref())? {
             None => (None, pause_leg.await?),
             Some(intent) if self.network_first(&intent) => {
@@ -247,6 +259,7 @@ impl Making<'_> {
         netns: Option<PathBuf>,
         userns: Option<&Path>,
         sandbox_files: &SandboxFiles,
+        labels: Option<&SelinuxLabels>,
     ) -> Result<Pause> {
         let deps = &self.home.deps;
         let root = pause_root::lay_out(deps).await?;
@@ -259,7 +272,7 @@ impl Making<'_> {
             userns,
             files: sandbox_files,
             seccomp_profile: seccomp.as_deref(),
-            selinux: None,
+            selinux: labels,
             options: &self.handler.spec,
             host: &deps.host.load(),
         })?;

@@ -57,7 +57,11 @@ impl Tending {
             sys::host_facts::gather_blocking(pid)
         })
         .await?;
-        facts.has_apparmor &= !self.config.load().containers.disable_apparmor;
+        let settings = self.config.load();
+        facts.has_apparmor &= !settings.containers.disable_apparmor;
+        facts.selinux = facts
+            .selinux
+            .filter(|_| !settings.containers.disable_selinux);
         self.deps.host.store(Arc::new(facts));
         Ok(())
     }

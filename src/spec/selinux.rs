@@ -1,8 +1,12 @@
 //! SELinux labels: the level's grammar, and how a request changes the label that policy gives (contract: pods 3.7).
 
+use oci_spec::runtime::Spec;
+
+use crate::model::host_facts::SelinuxContexts;
 use crate::model::security::SelinuxOptions;
 use crate::model::{Error, Result};
 
+use super::input::SelinuxLabels;
 use super::lexical::has_control;
 
 /// Judges the options of a pod or container; done on every node, with SELinux or without.
@@ -57,6 +61,47 @@ pub fn apply(label: &str, options: &SelinuxOptions) -> Result<String> {
     .join(":"))
 }
 
+/// The labels of a pod or container: the policy's with the level of its pod, and what `options` ask for over both. Files
+/// share user and level with the processes that may use them. A virtual machine's process is of the policy's type for
+/// those, whatever is asked.
+///
+/// # Errors
+/// As [`apply`].
+pub fn labels(
+    contexts: &SelinuxContexts,
+    options: Option<&SelinuxOptions>,
+    level_of_pod: &str,
+    in_vm: bool,
+) -> Result<SelinuxLabels> {
+    let mut asked = options.cloned().unwrap_or_default();
+    if asked.level.is_empty() {
+        asked.level = level_of_pod.to_owned();
+    }
+    let of_file = SelinuxOptions {
+        user: asked.user.clone(),
+        level: asked.level.clone(),
+        ..SelinuxOptions::default()
+    };
+    let vm_type = contexts.vm_process.as_deref().filter(|_| in_vm);
+    if let Some(kind) = vm_type.and_then(|label| label.split(':').nth(2)) {
+        asked.selinux_type = kind.to_owned();
+    }
+    Ok(SelinuxLabels {
+        process: apply(&contexts.process, &asked)?,
+        mount: apply(&contexts.file, &of_file)?,
+    })
+}
+
+/// The label that `spec` gives files which the container alone uses.
+pub fn mount_label(spec: &Spec) -> Option<&str> {
+    spec.linux().as_ref()?.mount_label().as_deref()
+}
+
+/// The level of a label.
+pub fn level_of(label: &str) -> Option<&str> {
+    label.splitn(4, ':').nth(3)
+}
+
 fn is_level(text: &str) -> bool {
     let (sensitivities, categories) = match text.split_once(':') {
         Some((sensitivities, categories)) => (sensitivities, Some(categories)),
@@ -89,6 +134,47 @@ mod tests {
             level: level.into(),
             ..SelinuxOptions::default()
         }
+    }
+
+    fn contexts() -> SelinuxContexts {
+        let text = "process = \"system_u:system_r:container_t:s0\"\n\
+                    content = \"system_u:object_r:virt_var_lib_t:s0\"\n\
+                    file = \"system_u:object_r:container_file_t:s0\"\n\
+                    ro_file=\"system_u:object_r:container_ro_file_t:s0\"\n\
+                    sandbox_kvm_process = \"system_u:system_r:svirt_qemu_net_t:s0\"\n";
+        SelinuxContexts::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_container_has_its_pods_level_and_what_it_asks_for() {
+        let plain = labels(&contexts(), None, "s0:c1,c2", false).unwrap();
+        assert_eq!(plain.process, "system_u:system_r:container_t:s0:c1,c2");
+        assert_eq!(plain.mount, "system_u:object_r:container_file_t:s0:c1,c2");
+        let asked = SelinuxOptions {
+            user: "staff_u".into(),
+            role: "staff_r".into(),
+            selinux_type: "svirt_lxc_net_t".into(),
+            level: "s0:c4,c5".into(),
+        };
+        let asked = labels(&contexts(), Some(&asked), "s0:c1,c2", false).unwrap();
+        assert_eq!(asked.process, "staff_u:staff_r:svirt_lxc_net_t:s0:c4,c5");
+        assert_eq!(asked.mount, "staff_u:object_r:container_file_t:s0:c4,c5");
+        assert_eq!(level_of(&asked.mount), Some("s0:c4,c5"));
+    }
+
+    #[test]
+    fn a_virtual_machine_has_the_type_for_those() {
+        let labels = labels(&contexts(), None, "s0:c1,c2", true).unwrap();
+        assert_eq!(
+            labels.process,
+            "system_u:system_r:svirt_qemu_net_t:s0:c1,c2"
+        );
+    }
+
+    #[test]
+    fn a_policy_without_containers_has_no_contexts_for_them() {
+        assert_eq!(SelinuxContexts::parse("process = \"a:b:c:s0\"\n"), None);
+        assert_eq!(SelinuxContexts::parse("file = none\nprocess = none"), None);
     }
 
     #[test]

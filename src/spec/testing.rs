@@ -38,7 +38,7 @@ pub(crate) fn host() -> HostFacts {
         arch: Arch::Amd64,
         has_seccomp: true,
         has_apparmor: false,
-        has_selinux: false,
+        selinux: None,
         has_swap_limit: true,
         has_hugetlb: true,
         in_user_namespace: false,

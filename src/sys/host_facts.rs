@@ -11,6 +11,7 @@ use super::cgroup::{Cgroups, Mode};
 use super::errno::SysContext;
 use super::files::read_capped_blocking;
 use super::mounts::{self, MountInfo};
+use super::selinux;
 use super::survey;
 use crate::model::host_facts::{
     Arch, CapabilityMask, CgroupVersion, HostFacts, KernelVersion, SourcePropagation,
@@ -47,7 +48,7 @@ pub fn gather_blocking(containerd: Pid) -> Result<HostFacts> {
         has_seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
             || kernel < KernelVersion::new(4, 14) && own_status_has("Seccomp:"),
         has_apparmor: apparmor::is_usable_blocking(),
-        has_selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        selinux: selinux::contexts_blocking(),
         has_swap_limit: cgroups.has_swap_control_blocking(),
         has_hugetlb: has_hugetlb(&table, cgroup),
         in_user_namespace: uid_map.join(" ") != WHOLE_ID_RANGE,

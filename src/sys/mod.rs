@@ -20,6 +20,7 @@ pub mod openat2;
 pub mod process;
 pub mod readiness;
 pub mod rootfs;
+pub mod selinux;
 pub mod spawn;
 pub mod survey;
 mod trees;

@@ -93,3 +93,53 @@ pub(super) fn copy_blocking(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// Labels the file at `path`, following no link.
+pub(super) fn set_label_blocking(path: &Path, label: &str) -> Result<(), Errno> {
+    let (path, value) = (
+        c_text(path.as_os_str().as_bytes())?,
+        c_text(label.as_bytes())?,
+    );
+    let bytes = value.as_bytes();
+    // SAFETY: path and name are NUL-terminated, and the value is as long as said.
+    let set = unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            LABEL.as_ptr(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            0,
+        )
+    };
+    Errno::result(set).map(drop)
+}
+
+/// Labels the file behind `open`, a link of `/proc/thread-self/fd`.
+pub(super) fn set_open_label_blocking(open: &Path, label: &str) -> Result<(), Errno> {
+    let (path, value) = (
+        c_text(open.as_os_str().as_bytes())?,
+        c_text(label.as_bytes())?,
+    );
+    let bytes = value.as_bytes();
+    // SAFETY: path and name are NUL-terminated, and the value is as long as said.
+    let set = unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            LABEL.as_ptr(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            0,
+        )
+    };
+    Errno::result(set).map(drop)
+}
+
+fn c_text(bytes: &[u8]) -> Result<CString, Errno> {
+    CString::new(bytes).map_err(|_nul_inside| Errno::EINVAL)
+}
+
+/// The label of the file at `path`, which is not followed.
+#[cfg(test)]
+pub(super) fn label_blocking(path: &Path) -> Option<Vec<u8>> {
+    get_blocking(&c_text(path.as_os_str().as_bytes()).ok()?, LABEL)
+}

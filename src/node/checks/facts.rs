@@ -23,7 +23,7 @@ use crate::registry::broken_files_blocking;
 use crate::store;
 use crate::sys::cgroup::{Cgroups, Mode};
 use crate::sys::survey::{self, Space};
-use crate::sys::{openat2, process};
+use crate::sys::{openat2, process, selinux};
 
 /// The controllers that pods cannot do without.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
@@ -151,6 +151,8 @@ pub struct Facts {
     pub spaces: Vec<(PathBuf, Result<Space, String>)>,
     /// `hosts.toml` files that cannot be used, and why.
     pub broken_hosts_files: Vec<(PathBuf, String)>,
+    /// Whether SELinux, where it is on and not switched off for containers, has labels for them.
+    pub selinux: Option<bool>,
     /// CDI specifications that cannot be used, or not wholly.
     pub broken_cdi_files: Vec<BrokenFile>,
     /// OCI hook files that cannot be used.
@@ -214,6 +216,8 @@ pub async fn gather(
             has_overlayfs: survey::knows_filesystem_blocking("overlay").unwrap_or(false),
             occupant: occupant_blocking(&config.server.socket),
             spaces: spaces_blocking(&config),
+            selinux: (!config.containers.disable_selinux && selinux::is_enabled_blocking())
+                .then(|| selinux::contexts_blocking().is_some()),
             broken_hosts_files: broken_files_blocking(&config.images.registry_config_path),
             broken_cdi_files,
             broken_hook_files,

@@ -185,6 +185,18 @@ pub(super) fn registries(facts: &Facts) -> Vec<Check> {
         .collect()
 }
 
+pub(super) fn selinux(facts: &Facts) -> Option<Check> {
+    const NAME: &str = "SELinux";
+    Some(match facts.selinux? {
+        true => Check::ok(NAME, "containers get labels of the policy"),
+        false => Check::warn(
+            NAME,
+            "it is on, and its policy has no labels for containers: they run with the label of containerd's shims",
+            "install the policy for containers (container-selinux), or set containers.disable_selinux = true",
+        ),
+    })
+}
+
 pub(super) fn device_files(facts: &Facts) -> Vec<Check> {
     let judge = |title: &'static str, files: &[BrokenFile], remedy: &'static str| {
         let one = |file: &BrokenFile| {

@@ -96,6 +96,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     checks.extend(host::network(facts));
     checks.extend(host::cgroups(facts));
     checks.extend(host::kernel(facts));
+    checks.extend(host::selinux(facts));
     checks.push(host::socket(facts));
     checks.extend(host::space(facts));
     checks.extend(host::registries(facts));

@@ -68,6 +68,7 @@ fn healthy() -> Facts {
         openat2: Ok(()),
         pidfd: Ok(()),
         has_overlayfs: true,
+        selinux: Some(true),
         broken_hosts_files: Vec::new(),
         socket: "/run/podwright/podwright.sock".into(),
         occupant: Occupant::Nobody,
@@ -139,6 +140,7 @@ type Spoil = fn(&mut Facts);
 #[case::no_openat2(Outcome::Fail, |f: &mut Facts| f.openat2 = Err("not implemented".into()))]
 #[case::no_pidfd(Outcome::Fail, |f: &mut Facts| f.pidfd = Err("not implemented".into()))]
 #[case::no_overlayfs(Outcome::Warn, |f: &mut Facts| f.has_overlayfs = false)]
+#[case::no_labels(Outcome::Warn, |f: &mut Facts| f.selinux = Some(false))]
 #[case::no_socket(Outcome::Fail, |f: &mut Facts| f.occupant = Occupant::NoSocket)]
 #[case::little_space(Outcome::Warn, |f: &mut Facts| set_free(f, 500 << 20))]
 #[case::no_space(Outcome::Fail, |f: &mut Facts| set_free(f, 1 << 20))]
