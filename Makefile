@@ -22,7 +22,7 @@ test: ## Run every test: units, the map of the house, and nodes with a real cont
 	  echo '      remedy: run make test as root'; exit 1; }
 
 guest: SUITE ?= bookworm
-guest: ## Prove what hangs on systemd, cgroup v2 and AppArmor, in an emulated node (SUITE=bookworm or trixie; FULL=1 for all of critest)
+guest: ## Prove what hangs on systemd, cgroup v2 and AppArmor, in an emulated node (SUITE=bookworm or trixie; FULL=1 for all of critest; SECURITY=selinux)
 	@deploy/setup critest
 	@tests/guest/lane $(SUITE) $(PROFILE)
 
