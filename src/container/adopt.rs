@@ -10,7 +10,7 @@ use crate::sys;
 use crate::sys::process::PidFd;
 
 use super::steps::{Step, StepRecord};
-use super::{ContainerKey, Containers, io};
+use super::{ContainerKey, Containers, image_volumes, io};
 
 /// A container that recovery found.
 #[derive(Debug)]
@@ -39,7 +39,11 @@ impl Containers {
             news,
         } = adopted;
         let has_task = stdio.is_some();
-        let mut steps = vec![Step::Snapshot, Step::Record];
+        let mut steps = vec![Step::Snapshot];
+        if image_volumes::has_any(&view.config) {
+            steps.push(Step::Images);
+        }
+        steps.push(Step::Record);
         let may_run = has_task || view.state == ContainerState::Unknown;
         if may_run || io::task_dir(&self.deps, &view.id).exists() {
             steps.extend([Step::Io, Step::Task]);

@@ -1,6 +1,6 @@
 //! CreateContainer: image from the index, snapshot prepare, spec, containerd record. Two containerd calls.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::containerd::{ContainerRecord, Payload, RootfsMount, SnapshotRequest};
@@ -18,7 +18,7 @@ use super::images::LocalImage;
 use super::record::{self, ContainerMark};
 use super::steps::{Step, StepRecord};
 use super::volumes::Rootfs;
-use super::{ContainerKey, Containers, userns};
+use super::{ContainerKey, Containers, image_volumes, snapshots, userns};
 
 /// A CreateContainer request.
 #[derive(Clone, Debug)]
@@ -203,10 +203,12 @@ impl Making<'_> {
         let image = self.home.images.find(asked)?.ok_or_else(|| {
             Error::not_found(format!("image {asked:?}: not on this node; pull it first"))
         })?;
+        let volume_images = self.home.volume_images(&self.request.config)?;
         self.record_begin(&handler).await?;
-        let rootfs = self
+        let mut rootfs = self
             .step(Step::Snapshot, self.prepare(&handler, &image, mapping))
             .await?;
+        rootfs.images = self.mount_images(&handler, &volume_images).await?;
         self.operation.step("spec");
         let built = self
             .home
@@ -223,7 +225,8 @@ impl Making<'_> {
         let spec_json: Arc<str> = serde_json::to_string(&built.spec)
             .classify(Kind::Internal, || "encode the spec".to_owned())?
             .into();
-        let view = self.view(&handler, &image, &built, Arc::clone(&spec_json))?;
+        let mut view = self.view(&handler, &image, &built, Arc::clone(&spec_json))?;
+        view.volume_images = volume_images.iter().map(ContainerImage::from).collect();
         let record = ContainerRecord {
             runtime_options: userns::shim_options(&handler, &view.user, mapping)?,
             ..self.containerd_record(&view, &handler, &image, &spec_json)?
@@ -264,7 +267,29 @@ impl Making<'_> {
                 &mounts,
             )
             .await?;
-        Ok(Rootfs { mounts, volumes })
+        Ok(Rootfs {
+            mounts,
+            volumes,
+            images: Vec::new(),
+        })
+    }
+
+    async fn mount_images(
+        &self,
+        handler: &RuntimeHandler,
+        images: &[LocalImage],
+    ) -> Result<Vec<PathBuf>> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pod = self.key.sandbox.as_str();
+        let snapshotter = &handler.settings.snapshotter;
+        let config = &self.request.config;
+        let work = self
+            .home
+            .mount_images(self.id, pod, config, images, snapshotter);
+        let mounted = self.step(Step::Images, work).await;
+        mounted.context(|| image_volumes::FAILED.to_owned())
     }
 
     async fn prepare_snapshot(
@@ -274,12 +299,7 @@ impl Making<'_> {
         mapping: Option<UserMapping>,
     ) -> Result<Vec<RootfsMount>> {
         let snapshots = &self.home.deps.containerd.snapshots;
-        let now =
-            jiff::Timestamp::from_nanosecond(i128::from(self.created_at.0)).unwrap_or_default();
-        let mut labels = BTreeMap::from([
-            ("containerd.io/gc.root".to_owned(), now.to_string()),
-            (pod_record::MARK.0.to_owned(), pod_record::MARK.1.to_owned()),
-        ]);
+        let mut labels = snapshots::labels(self.created_at);
         labels.extend(mapping.into_iter().flat_map(userns::snapshot_labels));
         let request = SnapshotRequest {
             snapshotter: handler.settings.snapshotter.clone(),
@@ -321,10 +341,10 @@ impl Making<'_> {
             ended: None,
             pid: None,
             image: ContainerImage {
-                id: image.id.clone(),
-                reference: image.reference.clone(),
                 name: image.tag.clone().unwrap_or_else(|| config.image.clone()),
+                ..image.into()
             },
+            volume_images: Vec::new(),
             log_path: super::log::path(&self.request.pod.log_directory, &config.log_path),
             resources: spec::effective_resources(&built.spec),
             user: ContainerUser {
@@ -359,6 +379,7 @@ impl Making<'_> {
             fingerprint: self.fingerprint.clone(),
             image: view.image.clone(),
             user: view.user.clone(),
+            volume_images: view.volume_images.clone(),
         };
         let reserved = self.key.identity.reserved_name(&self.request.pod.identity);
         Ok(ContainerRecord {

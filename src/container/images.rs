@@ -2,6 +2,7 @@
 
 use futures::future::BoxFuture;
 
+use crate::index::ContainerImage;
 use crate::model::{ImageDefaults, Result};
 
 /// An image as a container's creation sees it.
@@ -19,6 +20,16 @@ pub struct LocalImage {
     pub chain_id: String,
     /// What its configuration says of processes.
     pub defaults: ImageDefaults,
+}
+
+impl From<&LocalImage> for ContainerImage {
+    fn from(image: &LocalImage) -> Self {
+        Self {
+            id: image.id.clone(),
+            reference: image.reference.clone(),
+            name: image.tag.clone().unwrap_or_else(|| image.id.clone()),
+        }
+    }
 }
 
 /// The images that are here. `image` implements it through `server`.

@@ -9,7 +9,7 @@ use oci_spec::runtime::Spec;
 use crate::containerd::RootfsMount;
 use crate::index::SandboxView;
 use crate::model::container::{Device, Mount, Propagation};
-use crate::model::host_facts::DeviceNode;
+use crate::model::host_facts::{DeviceNode, SourcePropagation};
 use crate::model::security::NamespaceMode;
 use crate::model::{ContainerConfig, ContainerId, Context, Error, Pid, PodConfig, Result};
 use crate::sandbox::{RuntimeHandler, sandbox_files, seccomp_text};
@@ -60,7 +60,7 @@ impl Containers {
         let sandbox_pid = sandbox.pause_pid.ok_or_else(not_ready)?;
         let target_pid = self.target_pid(config, sandbox)?;
         let mut user = self.process_user(config, image, &rootfs.mounts).await?;
-        let mounts = self.resolve_mounts(sandbox, &config.mounts).await?;
+        let mounts = self.resolve_mounts(sandbox, config, rootfs).await?;
         let labels = self.sandboxes.label_container(
             (&sandbox.id, &sandbox.config),
             id.as_str(),
@@ -180,16 +180,22 @@ impl Containers {
     async fn resolve_mounts(
         &self,
         sandbox: &SandboxView,
-        mounts: &[Mount],
+        config: &ContainerConfig,
+        rootfs: &Rootfs,
     ) -> Result<Vec<ResolvedMount>> {
-        let mut resolved = Vec::with_capacity(mounts.len());
-        for mount in mounts {
-            if mount.image.is_some() {
-                return Err(Error::unimplemented(
-                    "ImageVolumeMountFailed: image volumes are not supported yet",
-                ));
-            }
+        let mut images = rootfs.images.iter();
+        let mut resolved = Vec::with_capacity(config.mounts.len());
+        for mount in &config.mounts {
             let asked = mount.clone();
+            if mount.image.is_some() {
+                let missing = || Error::internal("an image volume was not mounted");
+                resolved.push(ResolvedMount {
+                    asked,
+                    source: images.next().ok_or_else(missing)?.clone(),
+                    propagation: SourcePropagation::Private,
+                });
+                continue;
+            }
             let what = format!("look up mount source {:?}", mount.host_path);
             let work = move || resolve_mount_blocking(asked);
             resolved.push(

@@ -29,6 +29,9 @@ pub struct ContainerMark {
     pub image: ContainerImage,
     /// User of its init process.
     pub user: ContainerUser,
+    /// The images that it mounts as volumes, in the order of its mounts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_images: Vec<ContainerImage>,
 }
 
 /// The parts of the plugin's extension that we read back.

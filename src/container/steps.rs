@@ -19,6 +19,8 @@ const TASK_END: std::time::Duration = std::time::Duration::from_secs(10);
 pub enum Step {
     /// The writable snapshot, and the volumes that the image declares.
     Snapshot,
+    /// The images that are mounted as volumes; only of containers that have some.
+    Images,
     /// containerd's record.
     Record,
     /// FIFOs and the log pump.
@@ -29,12 +31,19 @@ pub enum Step {
 
 impl Step {
     /// Every step in order.
-    pub const ALL: [Self; 4] = [Self::Snapshot, Self::Record, Self::Io, Self::Task];
+    pub const ALL: [Self; 5] = [
+        Self::Snapshot,
+        Self::Images,
+        Self::Record,
+        Self::Io,
+        Self::Task,
+    ];
 
     /// Its name in records, gates, operations and errors.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",
+            Self::Images => "images",
             Self::Record => "record",
             Self::Io => "io",
             Self::Task => "task",
@@ -123,6 +132,7 @@ impl Containers {
                 let removed = containerd.snapshots.remove(&snapshotter, id.as_str()).await;
                 tolerate_missing(removed).and(self.remove_volumes(id).await)
             }
+            Step::Images => self.unmount_images(id, &snapshotter).await,
             Step::Record => tolerate_missing(containerd.containers.delete(id.as_str()).await),
             Step::Io => self.remove_io(id).await,
             Step::Task => self.end_task(id).await,

@@ -18,10 +18,12 @@ use super::Containers;
 /// How long filling the volumes of one container may take.
 const COPY_LIMIT: Duration = Duration::from_secs(120);
 
-/// A container's root file system: its mounts, and what is mounted over them.
+/// A container's root file system: its mounts, and what is mounted into them.
 pub(super) struct Rootfs {
     pub(super) mounts: Vec<RootfsMount>,
     pub(super) volumes: Vec<ImageVolume>,
+    /// Where the images that the request mounts are, in its order.
+    pub(super) images: Vec<PathBuf>,
 }
 
 impl Containers {

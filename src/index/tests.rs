@@ -87,6 +87,7 @@ fn container(id: &str, sandbox: &SandboxId) -> ContainerView {
         ended: None,
         pid: None,
         image: ContainerImage::default(),
+        volume_images: Vec::new(),
         log_path: String::new(),
         resources: Resources::default(),
         user: ContainerUser::default(),

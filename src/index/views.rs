@@ -79,6 +79,8 @@ pub struct ContainerView {
     pub pid: Option<Pid>,
     /// The image it runs.
     pub image: ContainerImage,
+    /// The images that it mounts as volumes, in the order of its mounts.
+    pub volume_images: Vec<ContainerImage>,
     /// Absolute path of the log file; empty without a log.
     pub log_path: String,
     /// Limits in force.

@@ -351,6 +351,7 @@ fn container_view(container: FoundContainer, sandbox: SandboxId) -> Result<Conta
         ended: None,
         pid: None,
         image: container.mark.image,
+        volume_images: container.mark.volume_images,
         log_path: container.stored.log_path,
         resources,
         user: container.mark.user,

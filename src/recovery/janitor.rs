@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::container::snapshots;
 use crate::model::{ContainerId, Result, SandboxId};
 use crate::sandbox::record as pod_record;
 use crate::sys;
@@ -85,14 +86,14 @@ impl Recovery {
                     .labels
                     .get(pod_record::MARK.0)
                     .is_some_and(|mark| mark == pod_record::MARK.1);
-                let Some(id) = snapshot.name.parse::<ContainerId>().ok().filter(|_| ours) else {
+                let Some(id) = snapshots::owner(&snapshot.name).filter(|_| ours) else {
                     continue;
                 };
                 if self.knows_container(&id).await? {
                     continue;
                 }
-                let snapshots = &self.deps.containerd.snapshots;
-                match snapshots.remove(snapshotter, id.as_str()).await {
+                let store = &self.deps.containerd.snapshots;
+                match store.remove(snapshotter, &snapshot.name).await {
                     Ok(()) => {
                         tracing::info!(container.id = %id, "a snapshot without a container was removed")
                     }

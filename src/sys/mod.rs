@@ -12,6 +12,7 @@ pub mod errno;
 pub mod fifo;
 pub mod files;
 pub mod host_facts;
+pub mod image_tree;
 pub mod memory;
 pub mod mounts;
 pub mod netns;

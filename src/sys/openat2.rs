@@ -2,7 +2,7 @@
 //! nothing can be swapped between the check and the use.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +20,12 @@ use crate::model::{Error, Result};
 pub struct Root {
     path: PathBuf,
     fd: OwnedFd,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Root {

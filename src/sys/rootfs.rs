@@ -115,10 +115,29 @@ impl Layers {
         &self,
         work: impl FnOnce(&Root) -> Result<T> + Send,
     ) -> Result<T> {
+        self.with_directories_blocking(|dirs| work(&whole(dirs)?))
+    }
+
+    /// Does `work` with the directories of the layers, newest first, on a thread whose mounts nobody else sees.
+    ///
+    /// # Errors
+    /// Those of `work`; `Internal` where there can be no such thread.
+    pub(super) fn with_directories_blocking<T: Send>(
+        &self,
+        work: impl FnOnce(&[PathBuf]) -> Result<T> + Send,
+    ) -> Result<T> {
+        let alone = || {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS)
+                .sys(|| "leave the mount namespace".to_owned())?;
+            let none = None::<&str>;
+            nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+                .sys(|| "keep mounts to this thread".to_owned())?;
+            work(&self.0)
+        };
         std::thread::scope(|scope| {
             std::thread::Builder::new()
                 .name("rootfs".into())
-                .spawn_scoped(scope, || work(&self.mount_in_own_namespace()?))
+                .spawn_scoped(scope, alone)
                 .sys(|| "start a thread to read a root file system".to_owned())?
                 .join()
                 .unwrap_or_else(|_panic| {
@@ -128,41 +147,36 @@ impl Layers {
                 })
         })
     }
+}
 
-    fn mount_in_own_namespace(&self) -> Result<Root> {
-        nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS)
-            .sys(|| "leave the mount namespace".to_owned())?;
-        let none = None::<&str>;
-        nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-            .sys(|| "keep mounts to this thread".to_owned())?;
-        match self.0.as_slice() {
-            [one] => Root::open_blocking(one),
-            many => {
-                // Relative names keep the option within the page that mount(2) takes, however many layers there are.
-                let base = many
-                    .first()
-                    .and_then(|dir| dir.parent()?.parent())
-                    .unwrap_or(Path::new("/"));
-                nix::unistd::chdir(base)
-                    .sys(|| format!("change directory to {}", base.display()))?;
-                let names: Vec<String> = many
-                    .iter()
-                    .map(|dir| dir.strip_prefix(base).unwrap_or(dir).display().to_string())
-                    .collect();
-                let options = format!("lowerdir={}", names.join(":"));
-                let target = Path::new("/sys");
-                nix::mount::mount(
-                    Some("overlay"),
-                    target,
-                    Some("overlay"),
-                    MsFlags::MS_RDONLY,
-                    Some(options.as_str()),
-                )
-                .sys(|| "mount the layers of a root file system".to_owned())?;
-                // It stays mounted until the thread, and its namespace with it, ends: in a detached tree the kernel cannot
-                // vouch for "..".
-                Root::open_blocking(target)
-            }
+/// The layers on top of each other, for the calling thread, whose mounts are its own.
+fn whole(layers: &[PathBuf]) -> Result<Root> {
+    match layers {
+        [one] => Root::open_blocking(one),
+        many => {
+            // Relative names keep the option within the page that mount(2) takes, however many layers there are.
+            let base = many
+                .first()
+                .and_then(|dir| dir.parent()?.parent())
+                .unwrap_or(Path::new("/"));
+            nix::unistd::chdir(base).sys(|| format!("change directory to {}", base.display()))?;
+            let names: Vec<String> = many
+                .iter()
+                .map(|dir| dir.strip_prefix(base).unwrap_or(dir).display().to_string())
+                .collect();
+            let options = format!("lowerdir={}", names.join(":"));
+            let target = Path::new("/sys");
+            nix::mount::mount(
+                Some("overlay"),
+                target,
+                Some("overlay"),
+                MsFlags::MS_RDONLY,
+                Some(options.as_str()),
+            )
+            .sys(|| "mount the layers of a root file system".to_owned())?;
+            // It stays mounted until the thread, and its namespace with it, ends: in a detached tree the kernel cannot
+            // vouch for "..".
+            Root::open_blocking(target)
         }
     }
 }

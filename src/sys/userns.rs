@@ -36,10 +36,23 @@ pub fn create_blocking(path: &Path, uids: IdMapping, gids: IdMapping) -> Result<
     let make = || nix::sched::unshare(CloneFlags::CLONE_NEWUSER);
     pinned(path, |path| {
         in_child("make a user namespace", make, |child| {
-            write_map(child, "uid_map", uids)?;
-            write_map(child, "gid_map", gids)?;
+            write_map(child, "uid_map", &[uids])?;
+            write_map(child, "gid_map", &[gids])?;
             netns::pin(Path::new(&format!("/proc/{child}/ns/user")), path)
         })
+    })
+}
+
+/// A user namespace with these mappings that nobody is in, as mounts take it to map the ids of files.
+///
+/// # Errors
+/// As [`create_blocking`].
+pub fn open_blocking(uids: &[IdMapping], gids: &[IdMapping]) -> Result<File> {
+    let make = || nix::sched::unshare(CloneFlags::CLONE_NEWUSER);
+    in_child("make a user namespace", make, |child| {
+        write_map(child, "uid_map", uids)?;
+        write_map(child, "gid_map", gids)?;
+        File::open(format!("/proc/{child}/ns/user")).sys(|| "open a user namespace".to_owned())
     })
 }
 
@@ -85,14 +98,15 @@ fn pinned(path: &Path, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     made
 }
 
-fn write_map(child: Pid, name: &str, range: IdMapping) -> Result<()> {
-    let line = format!(
-        "{} {} {}\n",
-        range.container_id, range.host_id, range.length
-    );
+fn write_map(child: Pid, name: &str, ranges: &[IdMapping]) -> Result<()> {
+    let line = |range: &IdMapping| {
+        let (inside, outside) = (range.container_id, range.host_id);
+        format!("{inside} {outside} {}\n", range.length)
+    };
+    let map: String = ranges.iter().map(line).collect();
     // The kernel takes a map in one write and never a second one.
-    std::fs::write(format!("/proc/{child}/{name}"), &line)
-        .sys(|| format!("write {:?} to {name} of the user namespace", line.trim()))
+    std::fs::write(format!("/proc/{child}/{name}"), &map)
+        .sys(|| format!("write {:?} to {name} of the user namespace", map.trim()))
 }
 
 /// Forks a child that does `step`, has `look` look at it while it waits, and ends it.

@@ -58,12 +58,26 @@ pub(crate) fn build() -> Outcome {
 }
 
 /// An archive of the busybox image as `name`, whose configuration declares `volumes`.
+pub(crate) fn with_volumes(folder: &Path, name: &str, volumes: &[&str]) -> Outcome<PathBuf> {
+    derived(folder, name, volumes, &[])
+}
+
+/// An archive of the busybox image as `name`, with a second layer of `files`: path and text.
+pub(crate) fn with_layer(folder: &Path, name: &str, files: &[(&str, &str)]) -> Outcome<PathBuf> {
+    derived(folder, name, &[], files)
+}
+
 #[expect(
     clippy::indexing_slicing,
     reason = "the archive is our own; were its shape another, the case would rightly fail"
 )]
-pub(crate) fn with_volumes(folder: &Path, name: &str, volumes: &[&str]) -> Outcome<PathBuf> {
-    let layout = folder.join("volumes.layout");
+fn derived(
+    folder: &Path,
+    name: &str,
+    volumes: &[&str],
+    files: &[(&str, &str)],
+) -> Outcome<PathBuf> {
+    let layout = folder.join("derived.layout");
     fs::create_dir_all(&layout)?;
     let (from, to) = (archive("busybox"), layout.to_string_lossy().into_owned());
     let from = from.to_string_lossy();
@@ -92,15 +106,52 @@ pub(crate) fn with_volumes(folder: &Path, name: &str, volumes: &[&str]) -> Outco
     for volume in volumes {
         config["config"]["Volumes"][volume] = json!({});
     }
+    if !files.is_empty() {
+        let bytes = layer(folder, files)?;
+        let digest = Digest::sha256(&bytes);
+        fs::write(blobs.join(digest.hex()), &bytes)?;
+        let diff_ids = config["rootfs"]["diff_ids"].as_array_mut();
+        diff_ids.ok_or("no diff ids")?.push(digest.as_str().into());
+        let layers = manifest["layers"].as_array_mut().ok_or("no layers")?;
+        layers.push(json!({
+            "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            "digest": digest.as_str(),
+            "size": bytes.len(),
+        }));
+    }
     store(&mut manifest["config"], &config)?;
     store(top, &manifest)?;
     top["annotations"] = json!({"io.containerd.image.name": name});
     fs::write(&index_file, serde_json::to_vec(&index)?)?;
-    let made = folder.join("volumes.tar");
+    let made = folder.join("derived.tar");
     let target = made.to_string_lossy();
     namespaces::run(
         "tar",
         &["--create", "--file", &target, "--directory", &to, "."],
     )?;
     Ok(made)
+}
+
+/// A layer of these files.
+fn layer(folder: &Path, files: &[(&str, &str)]) -> Outcome<Vec<u8>> {
+    let root = folder.join("derived.layer");
+    for (path, text) in files {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().ok_or("a file without a folder")?)?;
+        fs::write(path, text)?;
+    }
+    let (root, tar) = (root.to_string_lossy(), folder.join("derived.layer.tar"));
+    let target = tar.to_string_lossy();
+    let arguments = [
+        "--create",
+        "--owner=0",
+        "--group=0",
+        "--file",
+        &target,
+        "--directory",
+        &root,
+        ".",
+    ];
+    namespaces::run("tar", &arguments)?;
+    Ok(fs::read(&tar)?)
 }

@@ -125,13 +125,13 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         "ContainerConfig.mounts.image",
-        "refused at creation: no image volumes yet",
-        "an_image_mount_says_what_failed_in_the_words_that_the_kubelet_counts",
+        "what stands behind the mount's source",
+        "volume.shows_an_image_and_takes_no_writes",
     ),
     row(
         "ContainerConfig.mounts.image_sub_path",
-        "goes with an image volume",
-        "an_image_mount_says_what_failed_in_the_words_that_the_kubelet_counts",
+        "what stands behind the mount's source",
+        "volume.shows_an_image_and_takes_no_writes",
     ),
     row(
         "ContainerConfig.labels",

@@ -98,7 +98,7 @@ pub(super) fn container_status(view: &ContainerView) -> cri::ContainerStatus {
         message: ended.map_or_else(String::new, |ended| ended.message.clone()),
         labels: view.config.labels.clone(),
         annotations: view.config.annotations.clone(),
-        mounts: view.config.mounts.iter().map(Into::into).collect(),
+        mounts: mounts(view),
         log_path: view.log_path.clone(),
         resources: Some(cri::ContainerResources {
             linux: Some((&view.resources).into()),
@@ -114,6 +114,23 @@ pub(super) fn container_status(view: &ContainerView) -> cri::ContainerStatus {
         }),
         stop_signal: cri::Signal::from(view.stop_signal).into(),
     }
+}
+
+/// The mounts as they were asked for. An image is told by its id, whatever name the request had for it: the kubelet keeps
+/// an image from its garbage collection only where it finds its very id here.
+fn mounts(view: &ContainerView) -> Vec<cri::Mount> {
+    let mut images = view.volume_images.iter();
+    let one = |mount| {
+        let mut shown = cri::Mount::from(mount);
+        if let Some(spec) = &mut shown.image
+            && let Some(image) = images.next()
+        {
+            spec.image.clone_from(&image.id);
+            spec.image_ref.clone_from(&image.id);
+        }
+        shown
+    };
+    view.config.mounts.iter().map(one).collect()
 }
 
 fn image_spec(view: &ContainerView, image: &str) -> cri::ImageSpec {

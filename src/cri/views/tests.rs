@@ -79,6 +79,7 @@ fn container() -> ContainerView {
             reference: "docker.io/library/nginx@sha256:2".into(),
             name: "docker.io/library/nginx:latest".into(),
         },
+        volume_images: Vec::new(),
         log_path: "/var/log/pods/x/0.log".into(),
         resources: Resources {
             cpu_shares: Some(512),

@@ -32,7 +32,7 @@ pub(super) fn spec(image: &str) -> Option<cri::ImageSpec> {
     })
 }
 
-async fn find(node: &Node, image: &str) -> Result<Option<cri::Image>, tonic::Status> {
+pub(super) async fn find(node: &Node, image: &str) -> Result<Option<cri::Image>, tonic::Status> {
     let request = cri::ImageStatusRequest {
         image: spec(image),
         verbose: false,
@@ -41,7 +41,7 @@ async fn find(node: &Node, image: &str) -> Result<Option<cri::Image>, tonic::Sta
     Ok(reply.into_inner().image)
 }
 
-async fn remove(node: &Node, image: &str) -> Result<(), tonic::Status> {
+pub(super) async fn remove(node: &Node, image: &str) -> Result<(), tonic::Status> {
     let request = cri::RemoveImageRequest { image: spec(image) };
     node.cri.images.clone().remove_image(request).await?;
     Ok(())

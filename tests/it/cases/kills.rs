@@ -7,8 +7,10 @@ use std::time::Duration;
 use podwright::wire::cri;
 use tonic::Code;
 
+use super::volumes::volume;
 use crate::case::{Case, Outcome};
 use crate::ensure;
+use crate::images::BUSYBOX;
 use crate::node::{Gates, Node, leaks};
 use crate::pods::{mapped, mapped_pod, pod, sleeper};
 
@@ -90,10 +92,13 @@ struct Life<'n> {
 
 impl<'n> Life<'n> {
     fn new(node: &'n Node, users: Users) -> Self {
-        let (config, sleeper) = match users {
+        let (config, mut sleeper) = match users {
             Users::Node => (pod(node, "victim"), sleeper("c")),
             Users::Own => (mapped_pod(node, "victim"), mapped(sleeper("c"))),
         };
+        if users == Users::Node {
+            sleeper.mounts = vec![volume(BUSYBOX, "/image")];
+        }
         Self {
             node,
             config,

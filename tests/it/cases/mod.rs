@@ -20,6 +20,7 @@ mod server;
 mod strangers;
 mod systemd;
 mod userns;
+mod volumes;
 
 use crate::case::Case;
 
@@ -53,6 +54,7 @@ pub(crate) fn all() -> Vec<Case> {
         systemd::CASES,
         strangers::CASES,
         userns::CASES,
+        volumes::CASES,
     ]
     .concat()
 }
