@@ -9,6 +9,7 @@ use super::defaults::{ContainerPlan, Plan};
 use super::dirs::{Dirs, log_path, text};
 use super::env::Variables;
 use super::security::{self, ImageUser};
+use super::users;
 use super::{pod, resources};
 use crate::model::Result;
 use crate::wire::cri;
@@ -56,6 +57,8 @@ pub(super) fn container_config(
         .iter()
         .map(|container| container.spec.resources.as_ref());
     let quality = resources::quality(asks)?;
+    let mut mounts = found.mounts;
+    users::map(plan, &mut mounts);
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata {
             name: spec.name.clone(),
@@ -77,7 +80,7 @@ pub(super) fn container_config(
                 value: value.into(),
             })
             .collect(),
-        mounts: found.mounts,
+        mounts,
         labels: labels(plan, container),
         annotations: annotations(plan, container, found.attempt),
         log_path: log_path(&spec.name, found.attempt),

@@ -174,6 +174,7 @@ const SPEC: &Shape = &Fields(&[
     ("hostPID", &Any),
     ("hostIPC", &Any),
     ("shareProcessNamespace", &Any),
+    ("hostUsers", &Any),
     ("hostname", &Any),
     ("hostAliases", &Any),
     ("dnsPolicy", &Any),

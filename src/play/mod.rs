@@ -38,6 +38,7 @@ mod status;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod users;
 mod view;
 mod volumes;
 

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::defaults::{ContainerPlan, Plan};
+use super::users;
 use crate::model::{Error, Result};
 use crate::wire::cri;
 use crate::wire::cri::security_profile::ProfileType;
@@ -42,7 +43,10 @@ pub(super) struct ImageUser {
 }
 
 /// The namespaces that the pod's containers share with each other or with the node.
-pub(super) fn namespaces(plan: &Plan) -> cri::NamespaceOption {
+///
+/// # Errors
+/// `InvalidArgument` for namespaces that do not go together.
+pub(super) fn namespaces(plan: &Plan) -> Result<cri::NamespaceOption> {
     let node = |host: Option<bool>, other: cri::NamespaceMode| {
         let mode = if host == Some(true) {
             cri::NamespaceMode::Node
@@ -56,12 +60,13 @@ pub(super) fn namespaces(plan: &Plan) -> cri::NamespaceOption {
     } else {
         cri::NamespaceMode::Container
     };
-    cri::NamespaceOption {
+    Ok(cri::NamespaceOption {
         network: node(plan.spec.host_network, cri::NamespaceMode::Pod),
         ipc: node(plan.spec.host_ipc, cri::NamespaceMode::Pod),
         pid: node(plan.spec.host_pid, pid),
+        userns_options: users::namespace(plan)?,
         ..Default::default()
-    }
+    })
 }
 
 /// The sandbox's own context.
@@ -75,7 +80,7 @@ pub(super) fn of_sandbox(plan: &Plan) -> Result<cri::LinuxSandboxSecurityContext
         context.and_then(|context| context.privileged) == Some(true)
     });
     Ok(cri::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(plan)),
+        namespace_options: Some(namespaces(plan)?),
         selinux_options: pod.se_linux_options.as_ref().map(selinux),
         run_as_user: pod.run_as_user.map(value),
         run_as_group: pod.run_as_group.map(value),
@@ -118,7 +123,7 @@ pub(super) fn of_container(
             ..Default::default()
         }),
         privileged: own.privileged.unwrap_or(false),
-        namespace_options: Some(namespaces(plan)),
+        namespace_options: Some(namespaces(plan)?),
         selinux_options: selinux_options.as_ref().map(selinux),
         run_as_user: user.map(value),
         run_as_username: if user.is_none() {

@@ -12,10 +12,24 @@ use crate::case::{Case, Outcome};
 use crate::ensure;
 use crate::node::Node;
 
-pub(super) const CASES: &[Case] = &[Case::new(
-    "play.a_pod_is_run_followed_and_deleted",
-    |node| Box::pin(whole_life(node)),
-)];
+pub(super) const CASES: &[Case] = &[
+    Case::new("play.a_pod_is_run_followed_and_deleted", |node| {
+        Box::pin(whole_life(node, MANIFEST.to_owned()))
+    }),
+    Case::new("play.a_pod_has_users_of_its_own", |node| {
+        Box::pin(whole_life(
+            node,
+            MANIFEST
+                .replace("spec:\n", "spec:\n  hostUsers: false\n")
+                .replace("echo tick", MAPPED_TICK),
+        ))
+    })
+    .newest(),
+];
+
+/// Only root of a user namespace of 65536 ids, to whom the volume's file belongs, ticks.
+const MAPPED_TICK: &str =
+    "grep -q 65536$ /proc/self/uid_map && test $(stat -c %u /shared/greeting) = 0 && echo tick";
 
 const MANIFEST: &str = "apiVersion: v1
 kind: ConfigMap
@@ -43,9 +57,9 @@ spec:
     lifecycle: {preStop: {exec: {command: [sh, -c, 'echo hook > /shared/hook']}}}
 ";
 
-async fn whole_life(node: &Node) -> Outcome {
+async fn whole_life(node: &Node, manifest_text: String) -> Outcome {
     let manifest = node.home.join("played.yaml");
-    fs::write(&manifest, MANIFEST)?;
+    fs::write(&manifest, manifest_text)?;
     let play = |more: &[&str]| {
         let mut all = vec![String::from("play")];
         all.extend(more.iter().map(ToString::to_string));
