@@ -4,6 +4,7 @@ use tonic::{Request, Response, Status};
 
 use crate::container::ExecSyncRequest;
 use crate::model::{Error, Resources, Result};
+use crate::sandbox::record::PodSums;
 use crate::wire::cri;
 use crate::wire::cri::runtime_service_server::RuntimeService;
 
@@ -348,7 +349,14 @@ impl RuntimeService for Service {
             let resources = request.resources.map(Resources::try_from).transpose()?;
             let overhead = request.overhead.map(Resources::try_from).transpose()?;
             self.sandboxes
-                .update_resources(&request.pod_sandbox_id, resources, overhead)?;
+                .update_resources(
+                    &request.pod_sandbox_id,
+                    PodSums {
+                        resources,
+                        overhead,
+                    },
+                )
+                .await?;
             Ok(cri::UpdatePodSandboxResourcesResponse {})
         })
         .await

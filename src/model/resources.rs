@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// Limits of a container, or the sums of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     /// CFS period in microseconds.
     pub cpu_period: Option<u64>,
@@ -28,7 +30,7 @@ pub struct Resources {
 }
 
 /// A limit on one huge page size.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HugepageLimit {
     /// Page size as cgroups spell it, e.g. `2MB`.
     pub page_size: String,

@@ -310,6 +310,7 @@ fn sandbox_view(
         .filter(|_| state == SandboxState::Ready)
         .map(pod_record::ips)
         .unwrap_or_default();
+    let sums = pod_record::PodSums::of(&sandbox.record);
     SandboxView {
         id: sandbox.id,
         config: Arc::new(sandbox.config),
@@ -323,7 +324,7 @@ fn sandbox_view(
         runtime_type: sandbox.record.runtime,
         spec: text_of(sandbox.record.spec),
         cni_result: pod_record::cni_result(attached).into(),
-        updated: None,
+        updated: sums.map(|sums| (sums.resources, sums.overhead)),
         stuck: Vec::new(),
     }
 }

@@ -66,6 +66,11 @@ impl Sandboxes {
             netns: view.netns.as_deref(),
             attachment: Some(attachment),
         };
+        let site = self.site(&view.id);
+        let _turn = match &site {
+            Some(site) => Some(site.record.lock().await),
+            None => None,
+        };
         // The whole map is written at once, so what others may have put there is read first.
         let containers = &self.deps.containerd.containers;
         let mut stored = containers.get(view.id.as_str()).await?;

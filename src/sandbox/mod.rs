@@ -79,6 +79,8 @@ pub struct Site {
     pub lock: RwLock<()>,
     /// Cancelled when a stop was asked for: creations in flight give up.
     pub stopping: CancellationToken,
+    /// Held while containerd's record is read, changed and written.
+    record: tokio::sync::Mutex<()>,
     /// Tells the vigil to look at the pause task now.
     nudge: Arc<tokio::sync::Notify>,
 }

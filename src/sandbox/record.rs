@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::containerd::{ContainerRecord, Payload};
 use crate::model::{
-    Classify, Context, Digest, Error, Kind, PodConfig, Result, SandboxId, Timestamp,
+    Classify, Context, Digest, Error, Kind, PodConfig, Resources, Result, SandboxId, Timestamp,
 };
 use crate::network::Attachment;
 
@@ -27,6 +27,9 @@ const PLUGIN_SANDBOX_URL: &str = "github.com/containerd/cri/pkg/store/sandbox/Me
 /// Name of our extension on pause containers.
 pub const OURS_SANDBOX: &str = "io.podwright.sandbox";
 const OURS_SANDBOX_URL: &str = "podwright.sandbox.v1";
+/// Name of our extension with what UpdatePodSandboxResources said last; missing where it was never called.
+pub const RESOURCES: &str = "io.podwright.sandbox.resources";
+const RESOURCES_URL: &str = "podwright.sandbox.resources.v1";
 
 /// Longest label that containerd takes, key and value together.
 const LABEL_BYTES: usize = 4096;
@@ -40,6 +43,37 @@ pub struct SandboxMark {
     pub fingerprint: Digest,
     /// Runtime handler as asked for.
     pub handler: String,
+}
+
+/// Sums of a pod's containers, as UpdatePodSandboxResources says them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodSums {
+    /// Of its containers.
+    pub resources: Option<Resources>,
+    /// Of what the pod takes beside them.
+    pub overhead: Option<Resources>,
+}
+
+impl PodSums {
+    /// As an extension of the pause container's record.
+    ///
+    /// # Errors
+    /// `Internal` where it cannot be encoded.
+    pub fn payload(&self) -> Result<Payload> {
+        let bytes = serde_json::to_vec(self);
+        let bytes = bytes.classify(Kind::Internal, || "encode a pod's resources".to_owned())?;
+        Ok(Payload::new(RESOURCES_URL, bytes))
+    }
+
+    /// What the record of a pause container has of them.
+    pub fn of(record: &ContainerRecord) -> Option<Self> {
+        let stored = record.extensions.get(RESOURCES)?;
+        let read = serde_json::from_slice(&stored.value);
+        if let Err(error) = &read {
+            tracing::warn!(sandbox.id = record.id, %error, "the updated resources of a pod cannot be read; those of its creation are shown");
+        }
+        read.ok()
+    }
 }
 
 /// What the plugin's extension is made of.

@@ -5,11 +5,50 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::house::{House, PodKind};
+use super::house::{Home, House, PodKind};
 use crate::containerd::fake::Fault;
-use crate::model::Kind;
 use crate::model::state::ContainerState;
+use crate::model::{Kind, Resources, SandboxId};
+use crate::sandbox::record::PodSums;
 use crate::sys;
+
+#[test]
+fn the_updated_resources_of_a_pod_outlive_the_process() {
+    let house = House::new();
+    let sums = |shares| PodSums {
+        resources: Some(Resources {
+            cpu_shares: Some(shares),
+            ..Resources::default()
+        }),
+        overhead: Some(Resources::default()),
+    };
+    let shown = |home: &Home, pod: &SandboxId| {
+        let now = home.deps.index.snapshot();
+        now.sandbox(pod).unwrap().updated.clone()
+    };
+    let pod = house.live(PodKind::Host, async |home| {
+        let pod = home.run().await.unwrap();
+        for shares in [100, 200] {
+            let update = home.sandboxes.update_resources(pod.as_str(), sums(shares));
+            update.await.unwrap();
+        }
+        home.world.fail_call("containers.update", 0, Fault::Refused);
+        let refused = home.sandboxes.update_resources(pod.as_str(), sums(300));
+        assert_eq!(refused.await.unwrap_err().kind(), Kind::Unavailable);
+        let unknown = home.sandboxes.update_resources("f00", sums(1));
+        assert_eq!(unknown.await.unwrap_err().kind(), Kind::NotFound);
+        pod
+    });
+    house.world.revive();
+    house.live(PodKind::Host, async |home| {
+        home.recovery.run().await.unwrap();
+
+        let told = shown(home, &pod);
+
+        assert_eq!(told, Some((sums(200).resources, sums(200).overhead)));
+        assert_eq!(home.clear(&house).await, [""; 0]);
+    });
+}
 
 #[test]
 fn a_stop_goes_on_in_the_place_of_one_that_gave_up() {
