@@ -275,6 +275,12 @@ impl Rules {
             device_ownership_from_security_context: file.device_ownership_from_security_context,
             cdi_spec_dirs: self.directories("containers.cdi_spec_dirs", &file.cdi_spec_dirs),
             hooks_dirs: self.directories("containers.hooks_dirs", &file.hooks_dirs),
+            blockio_config_file: self.optional_absolute(
+                "containers.blockio_config_file",
+                file.blockio_config_file.as_ref(),
+            ),
+            ignore_blockio_not_enabled_errors: file.ignore_blockio_not_enabled_errors,
+            ignore_rdt_not_enabled_errors: file.ignore_rdt_not_enabled_errors,
             exec_sync_drain: self.span(
                 "containers.exec_sync_drain",
                 file.exec_sync_drain,

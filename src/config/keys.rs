@@ -156,6 +156,9 @@ keys! {
     "containers.device_ownership_from_security_context", "boolean", Live, "Give device nodes to the user that the container runs as.";
     "containers.cdi_spec_dirs", "list of paths", Live, "Directories of CDI specifications (*.json, *.yaml), read again for every container that asks for a device. Where two describe a device the later directory wins; an empty list switches CDI off.";
     "containers.hooks_dirs", "list of paths", Live, "Directories of OCI hook files (*.json, oci-hooks(5) 1.0.0), read again for every container. A file of a later directory replaces one of the same name; an empty list switches hooks off. Pause containers get none.", example "[\"/usr/share/containers/oci/hooks.d\", \"/etc/containers/oci/hooks.d\"]";
+    "containers.blockio_config_file", "path", Live, "Block I/O classes that annotations may name: a YAML file in the format of containerd and CRI-O (Classes: name: list of Weight, Devices, ThrottleReadBps, ThrottleWriteBps, ThrottleReadIOPS, ThrottleWriteIOPS), read again for every container that names one.", example "\"/etc/containers/blockio.yaml\"";
+    "containers.ignore_blockio_not_enabled_errors", "boolean", Live, "Run containers that name a block I/O class without it while blockio_config_file is unset; otherwise they are refused.";
+    "containers.ignore_rdt_not_enabled_errors", "boolean", Live, "Run containers that name a cache class (RDT) without it while resctrl is not mounted; otherwise they are refused. Where it is mounted, the classes are the groups in /sys/fs/resctrl.";
     "containers.exec_sync_drain", "duration", Live, "How long ExecSync waits for more output after the process has ended.";
     "containers.exec_sync_output_bytes", "bytes", Live, "How much of stdout and stderr together ExecSync returns; the rest is dropped.";
     "containers.max_execs", "count", Live, "Exec processes on this node at the same time.";

@@ -157,6 +157,12 @@ pub struct Containers {
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// Directories of OCI hook files, the last wins; none switches hooks off.
     pub hooks_dirs: Vec<PathBuf>,
+    /// File of block I/O classes; none switches them off.
+    pub blockio_config_file: Option<PathBuf>,
+    /// Containers that name a block I/O class run without it where those are off.
+    pub ignore_blockio_not_enabled_errors: bool,
+    /// Containers that name a cache class run without it where resctrl is not mounted.
+    pub ignore_rdt_not_enabled_errors: bool,
     /// How long ExecSync waits for output after the process ended.
     pub exec_sync_drain: Duration,
     /// How much of stdout and stderr together ExecSync keeps.

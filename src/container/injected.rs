@@ -7,6 +7,7 @@ use std::time::Duration;
 use oci_spec::runtime::Spec;
 
 use crate::devices::{HookFacts, requested};
+use crate::model::classes::{AskedClasses, Classes};
 use crate::model::{ContainerConfig, PodConfig, Result, SandboxId};
 use crate::spec;
 
@@ -42,6 +43,24 @@ impl Containers {
             spec::apply_edits(spec, &edits.await?);
         }
         Ok(())
+    }
+}
+
+impl Containers {
+    /// What the classes of service mean that annotations name. Reads files only where they name one.
+    pub(super) async fn classes(
+        &self,
+        config: &ContainerConfig,
+        pod: &PodConfig,
+    ) -> Result<Classes> {
+        let asked = spec::asked_classes(config, pod);
+        if asked == AskedClasses::default() {
+            return Ok(Classes::default());
+        }
+        let files = Arc::clone(&self.deps.device_files);
+        let work = move || files.classes_blocking(&asked);
+        let what = "look up classes of service".to_owned();
+        self.deps.paths.run("node", what, LIMIT, work).await
     }
 }
 

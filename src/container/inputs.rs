@@ -76,6 +76,7 @@ impl Containers {
             true => sys::off_thread("list the host's devices", sys::devices::all_blocking).await?,
             false => Vec::new(),
         };
+        let classes = self.classes(config, pod).await?;
         let seccomp_profile = seccomp_text(&self.deps, &config.security.seccomp).await?;
         let mut spec = spec::container(&ContainerInput {
             id,
@@ -95,6 +96,7 @@ impl Containers {
             seccomp_profile: seccomp_profile.as_deref(),
             apparmor_loaded: &self.loaded_apparmor(config).await?,
             selinux: labels.as_ref(),
+            classes: &classes,
             options: &handler.spec,
             host: &host,
         })?;

@@ -1,9 +1,11 @@
-//! CDI and OCI-hook files to edits as model values.
+//! CDI and OCI-hook files to edits as model values; names of classes of service to what they mean.
 //!
 //! `files` reads directories that others write into while we run; `cdi` and `hooks` say what a file means. Nothing here
 //! knows containers beyond what decides the edits; whoever builds the spec applies them.
 
+mod blockio;
 mod cdi;
+mod classes;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -13,10 +15,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use cdi::requested;
+pub use classes::ClassesSurvey;
 pub use files::BrokenFile;
 pub use hooks::HookFacts;
 
 use crate::config::Shared;
+use crate::config::settings::Containers;
+use crate::model::classes::{AskedClasses, Classes};
 use crate::model::clock::SystemClock;
 use crate::model::{Clock, Edits, Error, Result};
 
@@ -63,6 +68,14 @@ impl DeviceFiles {
         cdi::resolve_blocking(&reading, directories, names)
     }
 
+    /// What the classes of service `asked` mean on this node.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` or `InvalidArgument` where they mean nothing here, and the settings do not say to go on without.
+    pub fn classes_blocking(&self, asked: &AskedClasses) -> Result<Classes> {
+        classes::resolve_blocking(asked, &self.config.load().containers)
+    }
+
     /// Whether any directory of hook files is configured.
     pub fn has_hooks(&self) -> bool {
         !self.config.load().containers.hooks_dirs.is_empty()
@@ -74,6 +87,11 @@ impl DeviceFiles {
         let reading = self.hooks.read_blocking(&config.containers.hooks_dirs);
         hooks::select(&reading, facts)
     }
+}
+
+/// The classes of service that the node has.
+pub fn classes_survey_blocking(settings: &Containers) -> ClassesSurvey {
+    classes::survey_blocking(settings)
 }
 
 /// CDI specifications in `cdi` that cannot be used, or not wholly, and then such hook files in `hooks`.

@@ -1,5 +1,6 @@
 //! The words of the domain: ids, states, errors, references, digests, units and time. No I/O, nothing async.
 
+pub mod classes;
 pub mod clock;
 pub mod container;
 pub mod digest;

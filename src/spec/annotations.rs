@@ -104,9 +104,14 @@ fn admits(pattern: &str, key: &str) -> bool {
     if steering.is_some_and(|prefix| !pattern.starts_with(prefix)) {
         return false;
     }
+    shell_match(pattern, key)
+}
+
+/// Whether the shell pattern `pattern` means `text`; its `*` and `?` do not cross `/`.
+pub fn shell_match(pattern: &str, text: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
-    let key: Vec<char> = key.chars().collect();
-    matches(&pattern, &key)
+    let text: Vec<char> = text.chars().collect();
+    matches(&pattern, &text)
 }
 
 /// Shell-style match: `*` and `?` do not cross `/`, `[a-z]` and `[^a-z]` are classes, `\` takes the next character as

@@ -27,7 +27,6 @@ pub fn container(input: &ContainerInput<'_>) -> Result<Spec> {
     if let Some(options) = &security.selinux {
         selinux::check(options)?;
     }
-    classes::refuse(input)?;
 
     let mut spec = start(input);
     let mut process = spec.process().clone().unwrap_or_default();
@@ -121,6 +120,7 @@ fn set_linux(linux: &mut Linux, input: &ContainerInput<'_>) -> Result<()> {
     if let Some(asked) = &input.config.resources {
         resources::apply(&mut limits, asked, input.host)?;
     }
+    classes::apply(linux, &mut limits, input.classes)?;
     let path = cgroup_path::of(
         &input.pod.cgroup_parent,
         input.id.as_str(),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
+use crate::model::classes::Classes;
 use crate::model::container::{Device, Mount};
 use crate::model::host_facts::{
     CgroupDriver, CgroupVersion, DeviceNode, HostFacts, SourcePropagation,
@@ -175,6 +176,8 @@ pub struct ContainerInput<'a> {
     pub apparmor_loaded: &'a [String],
     /// Labels of the container, on nodes with SELinux.
     pub selinux: Option<&'a SelinuxLabels>,
+    /// What the classes of service mean that annotations name.
+    pub classes: &'a Classes,
     /// Settings.
     pub options: &'a SpecOptions,
     /// The node.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Spec;
 use serde_json::Value;
 
+use crate::model::classes::Classes;
 use crate::model::container::{Mount, Propagation};
 use crate::model::host_facts::{
     Arch, CapabilityMask, CgroupVersion, DeviceNode, KernelVersion, SourcePropagation,
@@ -167,6 +168,7 @@ pub(crate) struct Case {
     pub(crate) host_devices: Vec<DeviceNode>,
     pub(crate) seccomp_profile: Option<String>,
     pub(crate) selinux: Option<SelinuxLabels>,
+    pub(crate) classes: Classes,
     pub(crate) options: SpecOptions,
     pub(crate) host: HostFacts,
 }
@@ -193,6 +195,7 @@ impl Default for Case {
             host_devices: Vec::new(),
             seccomp_profile: None,
             selinux: None,
+            classes: Classes::default(),
             options: SpecOptions::default(),
             host: host(),
         }
@@ -219,6 +222,7 @@ impl Case {
             seccomp_profile: self.seccomp_profile.as_deref(),
             apparmor_loaded: &[],
             selinux: self.selinux.as_ref(),
+            classes: &self.classes,
             options: &self.options,
             host: &self.host,
         })

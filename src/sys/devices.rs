@@ -64,6 +64,11 @@ pub fn node_at_blocking(path: &Path) -> Result<DeviceNode> {
         .ok_or_else(|| Error::precondition(format!("{}: not a device node", what())))
 }
 
+/// Whether a block device is a part of a disk.
+pub fn is_partition_blocking(major: u32, minor: u32) -> bool {
+    Path::new(&format!("/sys/dev/block/{major}:{minor}/partition")).exists()
+}
+
 /// Whether a named pipe is a device: only where one is asked for by its own path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fifos {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::config::settings::Handler;
 use crate::containerd::{Introspection, PluginInfo, ServerVersion};
-use crate::devices::{self, BrokenFile};
+use crate::devices::{self, BrokenFile, ClassesSurvey};
 use crate::model::host_facts::{CgroupDriver, KernelVersion};
 use crate::model::{Pid, Result, Timestamp};
 use crate::network::{NetworkSettings, SurveyedNetwork, survey_blocking};
@@ -157,6 +157,8 @@ pub struct Facts {
     pub broken_cdi_files: Vec<BrokenFile>,
     /// OCI hook files that cannot be used.
     pub broken_hook_files: Vec<BrokenFile>,
+    /// Classes of service.
+    pub classes: ClassesSurvey,
     /// What stays half made.
     pub leftovers: Vec<Leftover>,
     /// Record files that cannot be read.
@@ -221,6 +223,7 @@ pub async fn gather(
             broken_hosts_files: broken_files_blocking(&config.images.registry_config_path),
             broken_cdi_files,
             broken_hook_files,
+            classes: devices::classes_survey_blocking(&config.containers),
             socket: config.server.socket,
             leftovers,
             unreadable,

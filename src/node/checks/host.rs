@@ -218,6 +218,25 @@ pub(super) fn device_files(facts: &Facts) -> Vec<Check> {
     checks
 }
 
+pub(super) fn classes(facts: &Facts) -> Vec<Check> {
+    const BLOCK_IO: &str = "block I/O classes";
+    let listed = |names: &[String]| match names {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    };
+    let of_file = facts.classes.block_io.as_ref().map(|found| match found {
+        Ok(names) => Check::ok(BLOCK_IO, listed(names)),
+        Err(error) => Check::warn(
+            BLOCK_IO,
+            error,
+            "correct the file: until then containers that name a class are refused",
+        ),
+    });
+    let groups = facts.classes.rdt.as_ref();
+    let groups = groups.map(|names| Check::ok("cache classes (RDT)", listed(names)));
+    of_file.into_iter().chain(groups).collect()
+}
+
 pub(super) fn records(facts: &Facts) -> Vec<Check> {
     const NAME: &str = "records";
     let mut checks = Vec::new();

@@ -101,6 +101,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     checks.extend(host::space(facts));
     checks.extend(host::registries(facts));
     checks.extend(host::device_files(facts));
+    checks.extend(host::classes(facts));
     checks.extend(host::records(facts));
     checks
 }

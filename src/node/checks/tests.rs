@@ -9,7 +9,7 @@ use super::facts::{Backend, HandlerFact, Leftover, Occupant, Program, leftover};
 use super::runtimes::known_holes;
 use super::*;
 use crate::containerd::{PluginInfo, ServerVersion};
-use crate::devices::BrokenFile;
+use crate::devices::{BrokenFile, ClassesSurvey};
 use crate::model::Timestamp;
 use crate::model::host_facts::{CgroupDriver, KernelVersion};
 use crate::network::SurveyedNetwork;
@@ -82,6 +82,7 @@ fn healthy() -> Facts {
         )],
         broken_cdi_files: Vec::new(),
         broken_hook_files: Vec::new(),
+        classes: ClassesSurvey::default(),
         leftovers: Vec::new(),
         unreadable: Vec::new(),
         records_error: None,
@@ -229,6 +230,26 @@ fn a_hosts_toml_that_cannot_be_used_is_named_with_its_reason() {
             .finding
             .contains("/certs.d/a.tld/hosts.toml: line 1")
     );
+}
+
+#[test]
+fn classes_of_service_are_named_where_there_are_some() {
+    let said = |classes: &ClassesSurvey| {
+        found(|facts| facts.classes = classes.clone())
+            .into_iter()
+            .map(|check| (check.name, check.outcome, check.finding))
+            .collect::<Vec<_>>()
+    };
+    let mut classes = ClassesSurvey {
+        block_io: Some(Err("Weight 5: want 10 to 1000".to_owned())),
+        rdt: None,
+    };
+
+    let broken = said(&classes);
+    assert_eq!(broken.len(), 1, "{broken:?}");
+    assert_eq!(broken[0].1, Outcome::Warn);
+    classes.block_io = Some(Ok(vec!["fast".to_owned(), "slow".to_owned()]));
+    assert!(said(&classes).is_empty());
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use podwright::wire::cri;
@@ -214,7 +213,7 @@ async fn hooks(node: &Node) -> Outcome {
         format!("{text}[containers]\nhooks_dirs = [\"{HOOKS}\"]\n"),
     )?;
     node.podwright.signal(Signal::SIGHUP).await?;
-    until_said(node, "configuration reloaded").await?;
+    node.until_said("configuration reloaded").await?;
 
     let mut config = pod(node, "p");
     config
@@ -225,7 +224,7 @@ async fn hooks(node: &Node) -> Outcome {
     let other_config = pod(node, "q");
     let other_pod = node.run_pod(&other_config).await?;
     let other = node.run(&other_pod, &other_config, &sleeper("d")).await?;
-    until_said(node, "40-broken.json").await?;
+    node.until_said("40-broken.json").await?;
     let started = fs::read_to_string(&log)?;
     node.stop(&id, 10).await?;
     node.remove(&id).await?;
@@ -245,14 +244,4 @@ async fn hooks(node: &Node) -> Outcome {
         ended.lines().count() == 3 && ended.matches(&told).count() == 3,
         || format!("at the end: {ended}"),
     )
-}
-
-async fn until_said(node: &Node, text: &str) -> Outcome {
-    for _ in 0..200 {
-        if node.podwright.log().contains(text) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Err(format!("podwright did not say {text:?} within 10 s").into())
 }

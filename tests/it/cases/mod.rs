@@ -2,6 +2,7 @@
 
 mod backends;
 mod bad_input;
+mod classes;
 mod containers;
 mod crashes;
 mod devices;
@@ -40,6 +41,7 @@ pub(crate) fn all() -> Vec<Case> {
         networks::CASES,
         containers::CASES,
         devices::CASES,
+        classes::CASES,
         diagnoses::CASES,
         logs::CASES,
         images::CASES,

@@ -45,6 +45,17 @@ impl Node {
         Ok(found)
     }
 
+    /// Waits until podwright's log has `text`.
+    pub(crate) async fn until_said(&self, text: &str) -> Outcome {
+        for _ in 0..200 {
+            if self.podwright.log().contains(text) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(format!("podwright did not say {text:?} within 10 s").into())
+    }
+
     /// The values of a file of all the case's cgroups, by its name in version 1 or in version 2.
     pub(crate) fn cgroup_values(&self, v1: &str, v2: &str) -> Vec<String> {
         layout::cgroups(&self.cgroup_parent)
