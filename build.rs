@@ -10,9 +10,11 @@ use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::Type;
 use tonic_prost_build::Builder;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 6] = [
     "cri.proto",
     "admin.proto",
+    "nri.proto",
+    "ttrpc.proto",
     "runc.proto",
     "runtimeoptions.proto",
 ];

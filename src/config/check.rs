@@ -8,7 +8,7 @@ use super::units::Span;
 use super::{Config, file, settings};
 
 /// Longest path of a unix socket, without the closing NUL.
-const SOCKET_PATH_MAX: usize = 107;
+pub(super) const SOCKET_PATH_MAX: usize = 107;
 /// kubelet's clients send messages up to this size.
 const MESSAGE_MIN: u32 = 16 * 1024 * 1024;
 /// Paths that other tools take for another runtime (behaviour-node, trap 11).
@@ -45,6 +45,7 @@ pub(super) fn check(file: &file::File) -> Result<Config, Vec<Problem>> {
             ),
         },
         operations: rules.operations(&file.operations),
+        nri: rules.nri(&file.nri),
         effective: serde_json::to_value(file).unwrap_or_default(),
     };
     rules.across(&config);

@@ -37,6 +37,7 @@ table! {
         images: Images = Images::default(),
         logs: Logs = Logs::default(),
         operations: Operations = Operations::default(),
+        nri: Nri = Nri::default(),
     }
 }
 
@@ -177,6 +178,34 @@ table! {
         undo_deadline: Span = Span::seconds(60),
         park_time: Span = Span::seconds(240),
         reconcile_interval: Span = Span::seconds(10),
+    }
+}
+
+table! {
+    Nri {
+        enabled: bool = true,
+        socket: PathBuf = "/var/run/nri/nri.sock".into(),
+        disable_connections: bool = false,
+        plugin_dir: PathBuf = "/opt/nri/plugins".into(),
+        plugin_config_dir: PathBuf = "/etc/nri/conf.d".into(),
+        registration_timeout: Span = Span::seconds(5),
+        request_timeout: Span = Span::seconds(2),
+        synchronize_timeout: Span = Span::seconds(15),
+        default_validator: Validator = Validator::default(),
+    }
+}
+
+table! {
+    Validator {
+        enabled: bool = false,
+        reject_oci_hook_adjustment: bool = false,
+        reject_runtime_default_seccomp_adjustment: bool = false,
+        reject_unconfined_seccomp_adjustment: bool = false,
+        reject_custom_seccomp_adjustment: bool = false,
+        reject_namespace_adjustment: bool = false,
+        reject_sysctl_adjustment: bool = false,
+        required_plugins: Vec<String> = Vec::new(),
+        tolerate_missing_plugins_annotation: String = String::new(),
     }
 }
 

@@ -87,6 +87,14 @@ pub const TABLES: &[(&str, &str)] = &[
         "operations",
         "Limits of operations, which run on when their caller has gone.",
     ),
+    (
+        "nri",
+        "Plugins of the Node Resource Interface, which adjust containers.",
+    ),
+    (
+        "nri.default_validator",
+        "Rules of the node about what plugins may do; they apply to all plugins.",
+    ),
 ];
 
 macro_rules! keys {
@@ -188,6 +196,25 @@ keys! {
     "operations.undo_deadline", "duration", Live, "Deadline of undoing one step.";
     "operations.park_time", "duration", Live, "How long a container whose creation was never answered is kept for the caller's retry.";
     "operations.reconcile_interval", "duration", Live, "How often running tasks are compared with containerd's answer.";
+
+    "nri.enabled", "boolean", Restart, "Listen for plugins and start those of plugin_dir. Without any plugin this costs nothing.";
+    "nri.socket", "path", Restart, "Where plugins connect. The directory is made for root only where it is missing.";
+    "nri.disable_connections", "boolean", Restart, "Do not listen: only the plugins of plugin_dir take part.";
+    "nri.plugin_dir", "path", Restart, "Programs called NN-NAME that are started with the server, in order of NN. One that ends is not started again.";
+    "nri.plugin_config_dir", "path", Restart, "Their configurations: NN-NAME.conf, else NAME.conf.";
+    "nri.registration_timeout", "duration", Live, "How long a plugin may take to say who it is.";
+    "nri.request_timeout", "duration", Live, "How long a plugin may take to answer; one that takes longer is disconnected, and the call goes on without it.";
+    "nri.synchronize_timeout", "duration", Live, "How long a new plugin may take over what exists on the node. What it asked to hear of waits meanwhile.";
+
+    "nri.default_validator.enabled", "boolean", Live, "Apply the rules of this table.";
+    "nri.default_validator.reject_oci_hook_adjustment", "boolean", Live, "No plugin may add OCI hooks.";
+    "nri.default_validator.reject_runtime_default_seccomp_adjustment", "boolean", Live, "No plugin may replace the runtime's default seccomp profile.";
+    "nri.default_validator.reject_unconfined_seccomp_adjustment", "boolean", Live, "No plugin may give a seccomp filter to a container without one.";
+    "nri.default_validator.reject_custom_seccomp_adjustment", "boolean", Live, "No plugin may replace a profile from the node's files.";
+    "nri.default_validator.reject_namespace_adjustment", "boolean", Live, "No plugin may change namespaces.";
+    "nri.default_validator.reject_sysctl_adjustment", "boolean", Live, "No plugin may set kernel parameters.";
+    "nri.default_validator.required_plugins", "list of names", Live, "Plugins without which no container is created.";
+    "nri.default_validator.tolerate_missing_plugins_annotation", "string", Live, "An annotation that, set to true on a pod or container, lets it do without the required plugins. Empty is none.";
 }
 
 #[cfg(test)]

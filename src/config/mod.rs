@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 mod check;
 mod file;
 pub mod keys;
+mod plugins;
 mod problem;
 mod render;
 mod rules;
@@ -54,6 +55,8 @@ pub struct Config {
     pub logs: settings::Logs,
     /// `[operations]`.
     pub operations: settings::Operations,
+    /// `[nri]`.
+    pub nri: settings::Nri,
     effective: serde_json::Value,
 }
 

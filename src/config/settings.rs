@@ -227,6 +227,48 @@ pub struct Logs {
     pub buffer_bytes: NonZeroUsize,
 }
 
+/// `[nri]`: plugins that adjust containers.
+#[derive(Clone, Debug)]
+pub struct Nri {
+    /// Whether there may be plugins at all.
+    pub enabled: bool,
+    /// Where they connect; `None` where they may not.
+    pub socket: Option<PathBuf>,
+    /// Programs that are started with the server.
+    pub plugin_dir: PathBuf,
+    /// Their configurations.
+    pub plugin_config_dir: PathBuf,
+    /// How long a plugin may take to register.
+    pub registration_timeout: Duration,
+    /// How long it may take for an answer.
+    pub request_timeout: Duration,
+    /// How long it may take over what exists.
+    pub synchronize_timeout: Duration,
+    /// The node's own rules.
+    pub validator: Option<Validator>,
+}
+
+/// `[nri.default_validator]`, where it is enabled.
+#[derive(Clone, Debug, Default)]
+pub struct Validator {
+    /// Refuse OCI hooks.
+    pub reject_hooks: bool,
+    /// Refuse to replace the default seccomp profile.
+    pub reject_seccomp_default: bool,
+    /// Refuse a seccomp filter where there was none.
+    pub reject_seccomp_unconfined: bool,
+    /// Refuse to replace a profile of the node's files.
+    pub reject_seccomp_custom: bool,
+    /// Refuse changed namespaces.
+    pub reject_namespaces: bool,
+    /// Refuse kernel parameters.
+    pub reject_sysctls: bool,
+    /// Plugins that must take part.
+    pub required_plugins: Vec<String>,
+    /// The annotation that lets a container do without them.
+    pub tolerate_missing_annotation: Option<String>,
+}
+
 /// `[operations]`: limits of what runs detached from its caller.
 #[derive(Clone, Debug)]
 pub struct Operations {

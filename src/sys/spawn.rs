@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "code between fork and exec is unsafe by nature")]
 
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -13,19 +14,47 @@ use nix::libc;
 pub fn as_stranger(command: &mut Command) {
     // SAFETY: the closure allocates nothing, takes no lock and makes async-signal-safe system calls only.
     unsafe {
-        command.pre_exec(|| {
-            if libc::setsid() == -1 {
+        command.pre_exec(|| become_stranger(3));
+    }
+}
+
+/// As [`as_stranger`], with `kept` as descriptor 3.
+pub fn as_stranger_with(command: &mut Command, kept: OwnedFd) {
+    // SAFETY: as above. The descriptor lives as long as the closure, which lives as long as the command.
+    unsafe {
+        command.pre_exec(move || {
+            let fd = kept.as_raw_fd();
+            let placed = if fd == 3 {
+                libc::fcntl(3, libc::F_SETFD, 0)
+            } else {
+                libc::dup2(fd, 3)
+            };
+            if placed == -1 {
                 return Err(io::Error::last_os_error());
             }
-            let range = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
-            if libc::close_range(3, libc::c_uint::MAX, range) == -1 {
-                return Err(io::Error::last_os_error());
-            }
-            libc::umask(0o022);
-            reset_oom_score();
-            Ok(())
+            become_stranger(4)
         });
     }
+}
+
+/// Keeps the descriptors below `first`.
+///
+/// # Safety
+/// None needed beyond being called between fork and exec.
+unsafe fn become_stranger(first: libc::c_uint) -> io::Result<()> {
+    // SAFETY: system calls on numbers only.
+    unsafe {
+        if libc::setsid() == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        let range = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
+        if libc::close_range(first, libc::c_uint::MAX, range) == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::umask(0o022);
+        reset_oom_score();
+    }
+    Ok(())
 }
 
 /// Best effort: without the right to lower it, the score stays as it was inherited.
@@ -72,5 +101,26 @@ mod tests {
         );
         assert_eq!(lines[4], "0022");
         drop(leaky);
+    }
+
+    #[test]
+    fn a_kept_descriptor_is_number_three_and_the_last() {
+        let (kept, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo here >&3; ls /proc/$$/fd"]);
+        as_stranger_with(&mut command, kept.into());
+
+        let output = command.output().unwrap();
+        let mut said = [0; 5];
+        io::Read::read_exact(&mut other, &mut said).unwrap();
+
+        assert_eq!(&said, b"here\n");
+        let fds = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(
+            fds.lines().take(4).collect::<Vec<_>>(),
+            ["0", "1", "2", "3"]
+        );
+        // The shell's own script descriptor, at most.
+        assert!(fds.lines().count() <= 5, "{fds}");
     }
 }

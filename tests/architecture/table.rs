@@ -147,7 +147,8 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
             "nri",
         ],
     ),
-    ("prost", &["wire", "containerd/grpc"]),
+    // Plugins speak ttrpc, so their messages are no part of `wire`, which is what gRPC carries.
+    ("prost", &["wire", "containerd/grpc", "nri"]),
     ("prost_types", &["wire", "containerd/grpc"]),
     // oci_spec brings it anyway; hook files have patterns.
     ("regex", &["devices"]),
