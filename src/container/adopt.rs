@@ -90,6 +90,10 @@ impl Containers {
         };
         self.flights.restore(key, fingerprint, view.id.clone());
         self.restore_start(&view);
+        if view.state == ContainerState::Exited {
+            // No plugin of this process heard of it.
+            drop(site.told_end.set(()));
+        }
         let (id, state, pid) = (view.id.clone(), view.state, view.pid);
         self.deps.index.insert_container(view)?;
         match (state, pid) {

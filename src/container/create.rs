@@ -7,14 +7,15 @@ use crate::containerd::{ContainerRecord, Payload, RootfsMount, SnapshotRequest};
 use crate::index::{ContainerImage, ContainerUser, ContainerView};
 use crate::model::state::{ContainerState, SandboxState};
 use crate::model::{
-    Classify, ContainerConfig, ContainerId, Context, Digest, Error, Kind, PodConfig, Result,
-    Signal, Timestamp,
+    ContainerConfig, ContainerId, Context, Digest, Error, PodConfig, Result, Signal, Timestamp,
 };
+use crate::nri::Event;
 use crate::ops::{Edge, Operation, gate};
 use crate::sandbox::{RuntimeHandler, record as pod_record};
 use crate::spec::{self, UserMapping};
 
 use super::images::LocalImage;
+use super::plugins::{Announced, encoded};
 use super::record::{self, ContainerMark};
 use super::steps::{Step, StepRecord};
 use super::volumes::Rootfs;
@@ -118,6 +119,7 @@ impl Containers {
             fingerprint,
             operation,
             created_at,
+            announced: Announced::default(),
         };
         let ceiling = self.deps.settings().operations.ceiling;
         let run = self
@@ -137,6 +139,7 @@ impl Containers {
         making.operation.step("unwind");
         self.deps.index.remove_container(&id);
         self.forget(&id);
+        self.retract(&making.announced).await;
         let left = self.take_back(&id, &Step::ALL).await;
         let is_clean = matches!(&left, Ok(left) if left.is_empty());
         self.note_left(&id, !is_clean);
@@ -175,6 +178,7 @@ struct Making<'a> {
     fingerprint: Digest,
     operation: Operation,
     created_at: Timestamp,
+    announced: Announced,
 }
 
 impl Making<'_> {
@@ -222,14 +226,17 @@ impl Making<'_> {
                 &rootfs,
             )
             .await?;
-        let spec_json: Arc<str> = serde_json::to_string(&built.spec)
-            .classify(Kind::Internal, || "encode the spec".to_owned())?
-            .into();
-        let mut view = self.view(&handler, &image, &built, Arc::clone(&spec_json))?;
+        let mut view = self.view(&handler, &image, &built, encoded(&built.spec)?)?;
         view.volume_images = volume_images.iter().map(ContainerImage::from).collect();
+        let until_published = deps.nri.enter();
+        self.operation.step("plugins");
+        let view = self
+            .home
+            .consult(view, &built.spec, &self.announced, &until_published)
+            .await?;
         let record = ContainerRecord {
             runtime_options: userns::shim_options(&handler, &view.user, mapping)?,
-            ..self.containerd_record(&view, &handler, &image, &spec_json)?
+            ..self.containerd_record(&view, &handler, &image, &view.spec)?
         };
         self.step(Step::Record, deps.containerd.containers.create(&record))
             .await?;
@@ -410,6 +417,8 @@ impl Making<'_> {
         self.home.records.put(self.id.as_str(), &record).await?;
         drop(self.home.place(self.id));
         self.home.deps.index.insert_container(view)?;
+        let home = self.home;
+        home.tell(Event::PostCreateContainer, self.id).await;
         gate("create_container", "publish", Edge::After).await;
         Ok(())
     }

@@ -85,6 +85,7 @@ impl Containers {
                 view.ended.get_or_insert_with(|| termination.clone());
                 view.oom_killed |= oom_killed;
             })?;
+        self.tell_ended(id, site).await;
         if !written {
             self.write_end_later(id.clone(), termination, oom_killed);
             return Ok(());

@@ -27,13 +27,7 @@ impl Containers {
         sandbox: &SandboxId,
     ) -> Result<()> {
         let names = requested(&config.cdi_devices, &config.annotations)?;
-        if !names.is_empty() {
-            let files = Arc::clone(&self.deps.device_files);
-            let what = format!("look up CDI devices {}", names.join(", "));
-            let work = move || files.devices_blocking(&names);
-            let edits = self.deps.paths.run(sandbox.as_str(), what, LIMIT, work);
-            spec::apply_edits(spec, &edits.await?);
-        }
+        self.add_devices(spec, names, sandbox).await?;
         if self.deps.device_files.has_hooks() {
             let files = Arc::clone(&self.deps.device_files);
             let facts = hook_facts(spec, config, pod);
@@ -44,16 +38,36 @@ impl Containers {
         }
         Ok(())
     }
-}
 
-impl Containers {
+    /// Adds the CDI devices `names`.
+    pub(super) async fn add_devices(
+        &self,
+        spec: &mut Spec,
+        names: Vec<String>,
+        sandbox: &SandboxId,
+    ) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let files = Arc::clone(&self.deps.device_files);
+        let what = format!("look up CDI devices {}", names.join(", "));
+        let work = move || files.devices_blocking(&names);
+        let edits = self.deps.paths.run(sandbox.as_str(), what, LIMIT, work);
+        spec::apply_edits(spec, &edits.await?);
+        Ok(())
+    }
+
     /// What the classes of service mean that annotations name. Reads files only where they name one.
     pub(super) async fn classes(
         &self,
         config: &ContainerConfig,
         pod: &PodConfig,
     ) -> Result<Classes> {
-        let asked = spec::asked_classes(config, pod);
+        self.look_up_classes(spec::asked_classes(config, pod)).await
+    }
+
+    /// What the classes of service `asked` mean on this node.
+    pub(super) async fn look_up_classes(&self, asked: AskedClasses) -> Result<Classes> {
         if asked == AskedClasses::default() {
             return Ok(Classes::default());
         }

@@ -19,6 +19,7 @@ mod labels;
 mod log;
 mod lost;
 mod oom;
+mod plugins;
 pub mod record;
 mod remove;
 mod residents;
@@ -94,6 +95,10 @@ pub struct Site {
     killed: AtomicBool,
     /// Who can tell of an out-of-memory kill in it, from its start on.
     witness: OnceLock<Arc<Witness>>,
+    /// Plugins heard of its end, or had no reason to.
+    told_end: tokio::sync::OnceCell<()>,
+    /// Plugins heard of its removal.
+    told_removal: AtomicBool,
 }
 
 impl Site {
@@ -161,6 +166,7 @@ impl Containers {
             leftovers: Arc::default(),
         };
         sandboxes.settle(Arc::new(containers.clone()));
+        containers.deps.nri.settle(Arc::new(containers.clone()));
         Ok(containers)
     }
 

@@ -2,11 +2,13 @@
 //! last. The log file stays: it is kubelet's.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::index::ContainerView;
 use crate::model::state::{ContainerEvent, ContainerState};
 use crate::model::{ContainerId, Result};
+use crate::nri::Event;
 use crate::ops::{Edge, gate};
 
 use super::start::StartKey;
@@ -52,6 +54,11 @@ impl Containers {
         self.deps
             .index
             .container_event(id, ContainerEvent::RemoveAsked, |_| ())?;
+        operation.step("plugins");
+        self.tell_ended(id, &site).await;
+        if !site.told_removal.swap(true, Ordering::AcqRel) {
+            self.tell(Event::RemoveContainer, id).await;
+        }
         operation.step("record and snapshot");
         gate("remove_container", "free", Edge::Before).await;
         let left = self.take_back(id, &Step::ALL).await?;

@@ -12,6 +12,7 @@ use crate::index::ContainerView;
 use crate::model::security::NamespaceMode;
 use crate::model::state::{ContainerEvent, SandboxState};
 use crate::model::{ContainerId, Context, Digest, Error, Pid, Result, Termination};
+use crate::nri::{Event, Present};
 use crate::ops::{Edge, Operation, gate};
 use crate::sys::process::PidFd;
 
@@ -107,12 +108,18 @@ impl Containers {
         self.deps
             .index
             .container_event(id, ContainerEvent::StartAsked, |_| ())?;
+        let until_published = self.deps.nri.enter();
         let ceiling = self.deps.settings().operations.ceiling;
-        let started =
-            tokio::time::timeout(ceiling, self.start_task(&view, &site, &operation)).await;
+        let started = tokio::time::timeout(
+            ceiling,
+            self.start_task(&view, &site, &operation, &until_published),
+        )
+        .await;
         match started.unwrap_or_else(|_elapsed| Err(Error::timed_out("StartContainer", ceiling))) {
             Ok((pid, pidfd)) => {
                 self.show_started(&view, &site, pid, pidfd);
+                drop(until_published);
+                self.tell(Event::PostStartContainer, id).await;
                 Ok(())
             }
             Err(failed) => {
@@ -140,6 +147,7 @@ impl Containers {
                     .container_event(id, ContainerEvent::StartFailed, |view| {
                         view.ended = Some(termination)
                     })?;
+                self.tell_ended(id, &site).await;
                 Err(failed)
             }
         }
@@ -150,6 +158,7 @@ impl Containers {
         view: &ContainerView,
         site: &Site,
         operation: &Operation,
+        present: &Present,
     ) -> Result<(Pid, Option<PidFd>)> {
         self.check_pod(view)?;
         let streams = io::Streams {
@@ -169,7 +178,7 @@ impl Containers {
             view,
             Step::Task,
             operation,
-            self.create_and_start(view, stdio),
+            self.create_and_start(view, stdio, present),
         )
         .await
     }
@@ -191,6 +200,7 @@ impl Containers {
         &self,
         view: &ContainerView,
         stdio: Stdio,
+        present: &Present,
     ) -> Result<(Pid, Option<PidFd>)> {
         let containerd = &self.deps.containerd;
         let id = view.id.as_str();
@@ -213,6 +223,7 @@ impl Containers {
         gate("start_container", "task created", Edge::After).await;
         // Opened between create and start, so that even the shortest life is seen to its end.
         let pidfd = PidFd::open(pid).ok();
+        self.tell_starting(view, pid, present).await?;
         containerd
             .tasks
             .start(id, None)

@@ -114,7 +114,10 @@ impl Containers {
         self.deps
             .supervisor
             .detached("StopContainer", async move {
-                this.stop_whole(view, &site, grace).await
+                let id = view.id.clone();
+                this.stop_whole(view, &site, grace).await?;
+                this.tell_ended(&id, &site).await;
+                Ok(())
             })
             .await
     }

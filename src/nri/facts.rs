@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use oci_spec::runtime::LinuxResources;
 
+use crate::model::classes::AskedClasses;
 use crate::model::state::ContainerState;
 use crate::model::{
     ContainerConfig, ContainerId, Pid, PodConfig, Resources, Result, SandboxId, Termination,
@@ -75,10 +76,8 @@ pub struct ImageFacts {
 pub struct Limits {
     /// In the OCI spec's words.
     pub resources: LinuxResources,
-    /// A block I/O class of the node.
-    pub blockio_class: Option<String>,
-    /// A cache class of the node.
-    pub rdt_class: Option<String>,
+    /// Classes of service, by the node's names.
+    pub classes: AskedClasses,
 }
 
 /// Limits that a plugin wants a container to have.

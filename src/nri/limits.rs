@@ -7,6 +7,7 @@ use oci_spec::runtime::{
 use super::facts::Limits;
 use super::messages::api;
 use super::words::{meaning, word};
+use crate::model::classes::AskedClasses;
 use crate::model::host_facts::CgroupVersion;
 use crate::model::{Error, HostFacts, Resources, Result};
 
@@ -147,8 +148,10 @@ pub(super) fn asked(resources: &api::LinuxResources) -> Result<Limits> {
     };
     Ok(Limits {
         resources: limits,
-        blockio_class: class(&resources.blockio_class),
-        rdt_class: class(&resources.rdt_class),
+        classes: AskedClasses {
+            block_io: class(&resources.blockio_class),
+            rdt: class(&resources.rdt_class),
+        },
     })
 }
 
@@ -211,21 +214,11 @@ fn asked_rule(rule: &api::LinuxDeviceCgroup) -> Result<LinuxDeviceCgroup> {
 }
 
 impl Limits {
-    /// Puts these limits into `current`; what they leave out stays.
+    /// Puts these limits into `current`; what they leave out stays. The classes are left to whoever knows what they mean.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a class that the node does not have, `InvalidArgument` for what its cgroups cannot hold.
+    /// `InvalidArgument` for what the node's cgroups cannot hold.
     pub fn lay_over(&self, current: &mut LinuxResources, host: &HostFacts) -> Result<()> {
-        for (kind, class) in [
-            ("block I/O", &self.blockio_class),
-            ("cache", &self.rdt_class),
-        ] {
-            if let Some(class) = class {
-                return Err(Error::precondition(format!(
-                    "{kind} class {class:?}: this node has no such classes"
-                )));
-            }
-        }
         let new = &self.resources;
         if let Some(memory) = new.memory() {
             let mut all = current.memory().unwrap_or_default();

@@ -20,6 +20,7 @@ use super::roster::{Present, Roster};
 use super::{adjust, limits, objects, validate};
 use crate::config::Shared;
 use crate::config::settings;
+use crate::model::classes::AskedClasses;
 use crate::model::{Context as _, Error, HostFacts, Resources, Result};
 use crate::ops::Supervisor;
 
@@ -30,6 +31,8 @@ pub struct Created {
     pub spec: Spec,
     /// CDI devices that it gets besides.
     pub cdi_devices: Vec<String>,
+    /// Classes of service that it gets in the place of others.
+    pub classes: AskedClasses,
     /// What is asked for of others.
     pub wishes: Wishes,
 }
@@ -251,6 +254,7 @@ impl Nri {
         Ok(Created {
             spec: made,
             cdi_devices: adjust::cdi_devices(&merge.adjust),
+            classes: adjust::classes(&merge.adjust)?,
             wishes: merge.wishes()?,
         })
     }

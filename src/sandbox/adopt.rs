@@ -1,5 +1,7 @@
 //! Taking over what exists: recovery reads records and tasks, decides, and hands each sandbox over here.
 
+use std::sync::atomic::Ordering;
+
 use crate::index::SandboxView;
 use crate::model::{Digest, Result, SandboxId};
 use crate::sys::process::PidFd;
@@ -56,8 +58,12 @@ impl Sandboxes {
             fingerprint,
             view.id.clone(),
         );
+        let (id, was_stopped) = (view.id.clone(), !record.steps.contains(&Step::Task));
         let pidfd = view.pause_pid.and_then(|pid| PidFd::open(pid).ok());
         self.list(view, pidfd);
+        if let Some(site) = self.site(&id) {
+            site.told_stop.store(was_stopped, Ordering::Release);
+        }
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use crate::model::clock::CreationStamps;
 use crate::model::host_facts::HostFacts;
 use crate::model::{Clock, Error, Result};
 use crate::network::Network;
+use crate::nri::Nri;
 use crate::ops::{LiveTable, Supervisor, TenantPaths};
 use crate::spec::SpecOptions;
 use crate::store::Facts;
@@ -33,6 +34,8 @@ pub struct Deps {
     pub live: LiveTable,
     /// CDI specifications and OCI hook files.
     pub device_files: Arc<DeviceFiles>,
+    /// Plugins that hear of pods and containers and adjust them.
+    pub nri: Arc<Nri>,
     /// Threads for paths that others chose.
     pub paths: TenantPaths,
     /// The journal of starts and exits.

@@ -12,6 +12,7 @@ mod handover;
 mod labels;
 mod levels;
 mod pause_root;
+mod plugins;
 pub mod record;
 mod remove;
 mod run;
@@ -24,11 +25,13 @@ mod vigil;
 pub use adopt::Adopted;
 pub use deps::{Deps, Handlers, RuntimeHandler};
 pub use files::{sandbox_files, seccomp_text};
+pub use plugins::pod_facts;
 pub use run::RunRequest;
 pub use vigil::{Ended, Vigil};
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::future::BoxFuture;
@@ -83,6 +86,8 @@ pub struct Site {
     record: tokio::sync::Mutex<()>,
     /// Tells the vigil to look at the pause task now.
     nudge: Arc<tokio::sync::Notify>,
+    /// Plugins heard that it was stopped, or had no reason to.
+    told_stop: AtomicBool,
 }
 
 /// All sandboxes. Cloning gives another handle.

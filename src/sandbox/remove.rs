@@ -58,6 +58,9 @@ impl Sandboxes {
         gate("remove_pod_sandbox", "free", Edge::After).await;
         first_failure(id, left)?;
         let view = self.deps.index.snapshot().sandbox(id).cloned();
+        if let Some(view) = &view {
+            self.tell_removed(view).await;
+        }
         self.deps.index.remove_sandbox(id);
         self.forget(id);
         if let Some(view) = view {

@@ -14,11 +14,13 @@ use crate::model::{
     Classify, Context, Digest, Error, Kind, Pid, PodConfig, Result, SandboxId, Timestamp,
 };
 use crate::network::{AttachRequest, Attachment, Intent};
+use crate::nri::Event;
 use crate::ops::{Edge, Operation, gate};
 use crate::spec::{self, PauseInput, PauseProgram, SandboxFiles, SelinuxLabels, UserMapping};
 use crate::sys::{self, process::PidFd};
 
 use super::deps::RuntimeHandler;
+use super::plugins::Announced;
 use super::record::{self, SandboxMark};
 use super::steps::{AttachmentRecord, Step, StepRecord};
 use super::{PodKey, Sandboxes, files, pause_root, userns};
@@ -106,6 +108,7 @@ impl Sandboxes {
             operation,
             created_at,
             steps: Mutex::new(steps),
+            announced: Announced::default(),
         };
         let ceiling = self.deps.settings().operations.ceiling;
         let run = self.deps.supervisor.survive("RunPodSandbox", making.run());
@@ -116,8 +119,11 @@ impl Sandboxes {
                 Err(error) => error,
             };
         making.operation.step("unwind");
+        let (deps, announced) = (&self.deps, &making.announced);
+        announced.retract(deps, Event::StopPodSandbox).await;
         let left = self.take_back(&id, &Step::ALL).await;
         let is_clean = matches!(&left, Ok(left) if left.is_empty());
+        announced.retract(deps, Event::RemovePodSandbox).await;
         self.forget(&id);
         self.note_left(&id, !is_clean);
         match is_clean {
@@ -138,6 +144,7 @@ struct Making<'a> {
     operation: Operation,
     created_at: Timestamp,
     steps: Mutex<StepRecord>,
+    announced: Announced,
 }
 
 impl Making<'_> {
@@ -184,7 +191,14 @@ impl Making<'_> {
                 (Some(attached?), started?)
             }
         };
-        self.publish(netns, attachment, pause).await
+        let view = self.view(netns, attachment.as_ref(), &pause);
+        let deps = &self.home.deps;
+        let until_published = deps.nri.enter();
+        self.operation.step("plugins");
+        self.announced
+            .announce(deps, &until_published, &view)
+            .await?;
+        self.publish(view, attachment, pause.pidfd).await
     }
 
     fn plan(&self, netns: Option<&Path>) -> Result<Option<Intent>> {
@@ -354,11 +368,35 @@ impl Making<'_> {
         self.request.fingerprint()
     }
 
-    async fn publish(
+    fn view(
         &self,
         netns: Option<PathBuf>,
+        attachment: Option<&Attachment>,
+        pause: &Pause,
+    ) -> SandboxView {
+        SandboxView {
+            id: self.id.clone(),
+            config: Arc::clone(&self.request.config),
+            record: Arc::clone(&self.request.record),
+            handler: self.request.handler.clone(),
+            state: SandboxState::Ready,
+            created_at: self.created_at,
+            ips: attachment.map(record::ips).unwrap_or_default(),
+            netns,
+            pause_pid: Some(pause.pid),
+            runtime_type: self.handler.settings.runtime_type.clone(),
+            spec: Arc::clone(&pause.spec),
+            cni_result: record::cni_result(attachment).into(),
+            updated: None,
+            stuck: Vec::new(),
+        }
+    }
+
+    async fn publish(
+        &self,
+        view: SandboxView,
         attachment: Option<Attachment>,
-        pause: Pause,
+        pidfd: Option<PidFd>,
     ) -> Result<()> {
         self.operation.step("publish");
         gate("run_pod_sandbox", "publish", Edge::Before).await;
@@ -367,23 +405,7 @@ impl Making<'_> {
             steps.complete = true;
             self.home.records.put(self.id.as_str(), &steps).await?;
         }
-        let view = SandboxView {
-            id: self.id.clone(),
-            config: Arc::clone(&self.request.config),
-            record: Arc::clone(&self.request.record),
-            handler: self.request.handler.clone(),
-            state: SandboxState::Ready,
-            created_at: self.created_at,
-            ips: attachment.as_ref().map(record::ips).unwrap_or_default(),
-            netns,
-            pause_pid: Some(pause.pid),
-            runtime_type: self.handler.settings.runtime_type.clone(),
-            spec: pause.spec,
-            cni_result: record::cni_result(attachment.as_ref()).into(),
-            updated: None,
-            stuck: Vec::new(),
-        };
-        self.home.list(view, pause.pidfd);
+        self.home.list(view, pidfd);
         if let Some(attachment) = attachment {
             let fingerprint = self.request.fingerprint();
             self.home

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::model::state::SandboxEvent;
 use crate::model::{Error, Kind, Result, SandboxId};
+use crate::nri::Event;
 use crate::ops::{Edge, StillThere, gate};
 
-use super::Sandboxes;
 use super::steps::Step;
+use super::{Sandboxes, Site};
 
 /// How long creations in flight may take to give up before the teardown goes on without them.
 const CREATIONS_END: Duration = Duration::from_secs(10);
@@ -69,7 +70,7 @@ impl Sandboxes {
         let _exclusive = tokio::time::timeout(CREATIONS_END, site.lock.write()).await;
         operation.step("pause and network");
         gate("stop_pod_sandbox", "teardown", Edge::Before).await;
-        let left = self.tear_down(id).await?;
+        let left = self.tear_down(id, &site).await?;
         gate("stop_pod_sandbox", "teardown", Edge::After).await;
         let stuck: Vec<String> = left
             .iter()
@@ -96,7 +97,7 @@ impl Sandboxes {
     }
 
     /// Takes back the running parts: the pause task beside the network, then what both stood on.
-    async fn tear_down(&self, id: &SandboxId) -> Result<Vec<StillThere<Step>>> {
+    async fn tear_down(&self, id: &SandboxId, site: &Site) -> Result<Vec<StillThere<Step>>> {
         let limit = self.deps.settings().operations.undo_deadline;
         let network = async {
             match tokio::time::timeout(
@@ -110,7 +111,19 @@ impl Sandboxes {
                 Err(_elapsed) => Some(Error::timed_out("CNI DEL", limit)),
             }
         };
-        let (pause, network) = tokio::join!(self.take_back(id, &[Step::Task]), network);
+        let pause = async {
+            let left = self.take_back(id, &[Step::Task]).await;
+            if matches!(&left, Ok(left) if left.is_empty()) {
+                self.tell_stopped(id, site).await;
+            }
+            left
+        };
+        let (pause, network) = if self.deps.nri.hears(Event::StopPodSandbox) {
+            // Plugins hear of the stop while the network is still there.
+            (pause.await, network.await)
+        } else {
+            tokio::join!(pause, network)
+        };
         let mut left = pause?;
         match network {
             // The recorded step stays, so that removal, janitor and doctor see it.

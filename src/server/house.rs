@@ -12,8 +12,8 @@ use tonic::service::Routes;
 use super::handlers;
 use super::identity::NodeIdentity;
 use super::images::ImageDesk;
-use super::rooms;
 use super::tending::Tending;
+use super::{plugins, rooms};
 use crate::admin::AdminService;
 use crate::config::Shared;
 use crate::container::Containers;
@@ -28,6 +28,7 @@ use crate::model::clock::{CreationStamps, SystemClock};
 use crate::model::{Classify, Clock, Error, Kind, Pid, Result, Timestamp};
 use crate::network::Cni;
 use crate::node::features::Abilities;
+use crate::nri::Nri;
 use crate::ops::{LiveTable, Supervisor, TenantPaths};
 use crate::recovery::Recovery;
 use crate::sandbox::{Deps, Handlers, Sandboxes};
@@ -88,6 +89,7 @@ impl House {
             index: Arc::new(Index::new(Arc::clone(&clock))),
             supervisor: supervisor.clone(),
             live: live.clone(),
+            nri: Arc::new(Nri::new(config.clone(), supervisor.clone())),
             device_files: Arc::new(DeviceFiles::new(config.clone(), Arc::clone(&clock))),
             paths: TenantPaths::new(Arc::clone(&clock)),
             facts: Facts::open_blocking(&now.server.root_dir.join("facts.journal"))?,
@@ -209,8 +211,24 @@ impl House {
         self.supervisor.keep("containerd's return", move || {
             tending.clone().follow(generation)
         });
+        self.start_plugins().await;
         self.service.open();
         Ok(())
+    }
+
+    /// Starts the NRI plugins of the node, which are to hear of the first request, and lets others connect.
+    async fn start_plugins(&self) {
+        let settings = self.config.load().nri.clone();
+        if !settings.enabled {
+            return;
+        }
+        let nri = &self.tending.deps.nri;
+        nri.launch().await;
+        if let Some(path) = settings.socket {
+            let stop = self.supervisor.stopping().clone();
+            let listening = plugins::listen(Arc::clone(nri), path, stop);
+            self.supervisor.watch("NRI socket", listening);
+        }
     }
 
     /// Hands a changed configuration on, in a task of its own.

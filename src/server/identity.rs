@@ -77,6 +77,7 @@ impl NodeIdentity {
             ("lastCNILoadStatus.default".to_owned(), load),
             ("containerd".to_owned(), format!("{:?}", self.link.state())),
             ("liveOperations".to_owned(), operations.to_string()),
+            ("nri".to_owned(), self.deps.nri.shown().to_string()),
         ]);
         // crictl fails on a value that begins like an object and is none, so nothing stands for nothing.
         let networks = self.network.shown();

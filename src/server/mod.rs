@@ -14,6 +14,7 @@ mod lock;
 mod logging;
 mod managed;
 mod notify;
+mod plugins;
 mod rooms;
 mod run;
 mod serve;

@@ -100,20 +100,20 @@ pub(super) fn listen_blocking(path: &Path, admission: &Admission) -> Result<List
             made: None,
         });
     }
-    bind_blocking(path, admission).map(|listener| Listening {
+    bind_blocking("server.socket", path, admission).map(|listener| Listening {
         listener,
         made: Some(path.to_owned()),
     })
 }
 
-/// Binds a socket at `path`: made in a directory that only we can enter, given its owner and mode there, then renamed
+/// Binds a socket at `path`, which `key` names: made in a directory that only we can enter, given its owner and mode there, then renamed
 /// into place, over a stale one if need be.
 ///
 /// # Errors
 /// `AlreadyExists` where another server answers at `path`, `FailedPrecondition` where something else than a socket lies
 /// there.
-fn bind_blocking(path: &Path, admission: &Admission) -> Result<UnixListener> {
-    refuse_living(path)?;
+pub(super) fn bind_blocking(key: &str, path: &Path, admission: &Admission) -> Result<UnixListener> {
+    refuse_living(key, path)?;
     let step = |what: &'static str| move || format!("{what} socket {}", path.display());
     let parent = path
         .parent()
@@ -137,7 +137,7 @@ fn bind_blocking(path: &Path, admission: &Admission) -> Result<UnixListener> {
 }
 
 /// Answers `Ok` where nothing lives at `path`: nothing is there, or a socket that refuses connections.
-fn refuse_living(path: &Path) -> Result<()> {
+fn refuse_living(key: &str, path: &Path) -> Result<()> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => {
@@ -146,7 +146,7 @@ fn refuse_living(path: &Path) -> Result<()> {
         }
         Ok(meta) if !meta.file_type().is_socket() => {
             return Err(Error::precondition(format!(
-                "{} is no socket; remove it or set server.socket to another path",
+                "{} is no socket; remove it or set {key} to another path",
                 path.display()
             )));
         }
@@ -160,7 +160,7 @@ fn refuse_living(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // Whatever else connect says (a full backlog, say), somebody holds the other end.
         _ => Err(Error::already_exists(format!(
-            "another server answers on {}; stop it first, or set server.socket to another path",
+            "another server answers on {}; stop it first, or set {key} to another path",
             path.display()
         ))),
     }
@@ -213,7 +213,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.sock");
 
-        let listener = bind_blocking(&path, &root_only()).unwrap();
+        let listener = bind_blocking("server.socket", &path, &root_only()).unwrap();
 
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, ROOT_ONLY);
@@ -228,8 +228,8 @@ mod tests {
         let path = dir.path().join("p.sock");
         drop(UnixListener::bind(&path).unwrap());
 
-        let living = bind_blocking(&path, &root_only()).unwrap();
-        let refused = bind_blocking(&path, &root_only()).unwrap_err();
+        let living = bind_blocking("server.socket", &path, &root_only()).unwrap();
+        let refused = bind_blocking("server.socket", &path, &root_only()).unwrap_err();
 
         assert_eq!(refused.kind(), Kind::AlreadyExists);
         UnixStream::connect(&path).unwrap();
@@ -242,7 +242,7 @@ mod tests {
         let path = dir.path().join("p.sock");
         std::fs::write(&path, "precious").unwrap();
 
-        let refused = bind_blocking(&path, &root_only()).unwrap_err();
+        let refused = bind_blocking("server.socket", &path, &root_only()).unwrap_err();
 
         assert_eq!(refused.kind(), Kind::FailedPrecondition);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
@@ -254,7 +254,7 @@ mod tests {
         let room = 107 - dir.path().as_os_str().len() - 1;
         let path = dir.path().join("s".repeat(room));
 
-        let listener = bind_blocking(&path, &root_only()).unwrap();
+        let listener = bind_blocking("server.socket", &path, &root_only()).unwrap();
 
         UnixStream::connect(&path).unwrap();
         drop(listener);

@@ -4,7 +4,7 @@
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Linux, LinuxBlockIo, LinuxIntelRdt, LinuxResources, LinuxThrottleDevice,
-    LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder,
+    LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder, Spec,
 };
 
 use crate::model::classes::{AskedClasses, BlockIo, Classes, DiskIo, IoLimits};
@@ -31,6 +31,22 @@ pub fn asked_classes(config: &ContainerConfig, pod: &PodConfig) -> AskedClasses 
         block_io: class("blockio"),
         rdt: class("rdt"),
     }
+}
+
+/// Puts classes into a finished spec, in the place of those that it has.
+///
+/// # Errors
+/// `Internal` where a value has no place in a spec.
+pub fn apply_classes(spec: &mut Spec, classes: &Classes) -> Result<()> {
+    if *classes == Classes::default() {
+        return Ok(());
+    }
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut limits = linux.resources().clone().unwrap_or_default();
+    apply(&mut linux, &mut limits, classes)?;
+    linux.set_resources(Some(limits));
+    spec.set_linux(Some(linux));
+    Ok(())
 }
 
 /// Puts the classes into the spec.

@@ -39,7 +39,7 @@ mod user;
 pub use accounts::{Accounts, MAX_FILE_BYTES as MAX_ACCOUNT_FILE_BYTES};
 pub use annotations::{CONTAINER_TYPE, SANDBOX_ID, shell_match};
 pub use apparmor_text::default_profile as apparmor_default_profile;
-pub use classes::asked_classes;
+pub use classes::{apply_classes, asked_classes};
 pub use container::container;
 pub use edits::apply_edits;
 pub use input::{

@@ -61,6 +61,7 @@ pub(crate) async fn podwright(home: &Path) -> Outcome<Endpoint> {
         format!(
             "[server]\nsocket = \"{SERVER}\"\nroot_dir = \"{}\"\n\
              [containerd]\naddress = \"{OURS}\"\n\
+             [nri]\nsocket = \"/run/podwright/nri.sock\"\n\
              [runtimes]\ndefault = \"{}\"\n\
              [images]\nregistry_config_path = [\"{HOSTS}\"]\n\
              [cni]\nbin_dirs = [\"{}\"]\n",

@@ -10,6 +10,7 @@ mod images;
 mod node;
 #[path = "../stage/pinned.rs"]
 mod pinned;
+mod plugin;
 mod pods;
 #[path = "../stage/registry.rs"]
 mod registry;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Ok("enter") => node::enter(),
         Ok("init") => node::init(),
         Ok("case") => node::run_case(&cases::all()),
+        Ok("plugin") => plugin::run(),
         _ if node::is_installed() => return run_on_machine(),
         _ => return run_all(),
     };

@@ -46,6 +46,7 @@ pub(crate) async fn podwright(home: &Path) -> Outcome<Endpoint> {
         format!(
             "[server]\nsocket = \"{OUR_SOCKET}\"\nroot_dir = \"{}\"\nstate_dir = \"/run/podwright\"\n\
              [containerd]\naddress = \"{OUR_CONTAINERD}\"\n\
+             [nri]\nsocket = \"/run/podwright/nri.sock\"\n\
              [cni]\nbin_dirs = [\"{}\"]\n\
              [runtimes.handlers.runc]\n\
              [runtimes.handlers.options]\nbinary = \"{RUNC}\"\nprivileged_without_host_devices = true\n\

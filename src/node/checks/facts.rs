@@ -159,12 +159,24 @@ pub struct Facts {
     pub broken_hook_files: Vec<BrokenFile>,
     /// Classes of service.
     pub classes: ClassesSurvey,
+    /// Programs in the directory of NRI plugins that are none, and why.
+    pub no_plugins: Vec<(PathBuf, String)>,
+    /// Where NRI plugins connect, and who holds that; `None` where they may not, or our own server runs.
+    pub nri_socket: Option<(PathBuf, Occupant)>,
     /// What stays half made.
     pub leftovers: Vec<Leftover>,
     /// Record files that cannot be read.
     pub unreadable: Vec<PathBuf>,
     /// Why records could not be listed.
     pub records_error: Option<String>,
+}
+
+/// What lies in the directory of NRI plugins and is none; the directory itself where it cannot be read.
+fn no_plugins_blocking(dir: &Path) -> Vec<(PathBuf, String)> {
+    match crate::nri::installed_blocking(dir) {
+        Ok((_plugins, others)) => others,
+        Err(error) => vec![(dir.to_owned(), error.chain())],
+    }
 }
 
 /// Gathers the facts about this node under `config`.
@@ -193,6 +205,12 @@ pub async fn gather(
         let (broken_cdi_files, broken_hook_files) =
             devices::broken_files_blocking(&containers.cdi_spec_dirs, &containers.hooks_dirs);
         let (leftovers, unreadable, records_error) = records_blocking(&config, now);
+        let nri = Some(&config.nri).filter(|nri| nri.enabled);
+        let occupant = occupant_blocking(&config.server.socket);
+        // While our own server runs, it is the one who answers there.
+        let nri_socket = nri
+            .filter(|_| occupant != Occupant::Server)
+            .and_then(|nri| nri.socket.clone());
         Facts {
             is_root: survey::is_root(),
             warnings: config.warnings(),
@@ -216,7 +234,7 @@ pub async fn gather(
                 .map(drop)
                 .map_err(|error| error.chain()),
             has_overlayfs: survey::knows_filesystem_blocking("overlay").unwrap_or(false),
-            occupant: occupant_blocking(&config.server.socket),
+            occupant,
             spaces: spaces_blocking(&config),
             selinux: (!config.containers.disable_selinux && selinux::is_enabled_blocking())
                 .then(|| selinux::contexts_blocking().is_some()),
@@ -224,6 +242,11 @@ pub async fn gather(
             broken_cdi_files,
             broken_hook_files,
             classes: devices::classes_survey_blocking(&config.containers),
+            no_plugins: nri.map_or_else(Vec::new, |nri| no_plugins_blocking(&nri.plugin_dir)),
+            nri_socket: nri_socket.map(|path| {
+                let occupant = occupant_blocking(&path);
+                (path, occupant)
+            }),
             socket: config.server.socket,
             leftovers,
             unreadable,

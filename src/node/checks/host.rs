@@ -237,6 +237,29 @@ pub(super) fn classes(facts: &Facts) -> Vec<Check> {
     of_file.into_iter().chain(groups).collect()
 }
 
+pub(super) fn plugins(facts: &Facts) -> Vec<Check> {
+    const NAME: &str = "NRI plugins";
+    let mut checks: Vec<Check> = facts
+        .no_plugins
+        .iter()
+        .map(|(path, reason)| {
+            Check::warn(
+                NAME,
+                format!("{}: {reason}", path.display()),
+                "rename or remove the file: it is not started",
+            )
+        })
+        .collect();
+    if let Some((path, Occupant::Server)) = &facts.nri_socket {
+        checks.push(Check::warn(
+            NAME,
+            format!("another runtime answers on {}", path.display()),
+            "switch its NRI off (containerd: disable of plugins.\"io.containerd.nri.v1.nri\"), or set nri.socket to another path",
+        ));
+    }
+    checks
+}
+
 pub(super) fn records(facts: &Facts) -> Vec<Check> {
     const NAME: &str = "records";
     let mut checks = Vec::new();

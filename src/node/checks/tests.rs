@@ -83,6 +83,8 @@ fn healthy() -> Facts {
         broken_cdi_files: Vec::new(),
         broken_hook_files: Vec::new(),
         classes: ClassesSurvey::default(),
+        no_plugins: Vec::new(),
+        nri_socket: Some(("/run/nri/nri.sock".into(), Occupant::Nobody)),
         leftovers: Vec::new(),
         unreadable: Vec::new(),
         records_error: None,
@@ -268,4 +270,16 @@ fn cdi_and_hook_files_that_cannot_be_used_are_named_with_their_reason() {
     assert!(found.iter().all(|check| check.outcome == Outcome::Warn));
     assert!(found[0].finding.starts_with("/etc/cdi/a.yaml: line 1"));
     assert!(found[1].finding.starts_with("/hooks.d/b.json: line 1"));
+}
+
+#[test]
+fn programs_that_are_no_plugins_and_a_socket_that_others_hold_are_named() {
+    let found = found(|facts| {
+        facts.no_plugins = vec![("/opt/nri/plugins/x".into(), "its name".into())];
+        facts.nri_socket = Some(("/run/nri/nri.sock".into(), Occupant::Server));
+    });
+
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].finding.starts_with("/opt/nri/plugins/x"));
+    assert!(found[1].finding.contains("/run/nri/nri.sock"));
 }

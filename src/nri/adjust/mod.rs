@@ -16,6 +16,7 @@ use super::merge::removed;
 use super::messages::api;
 use super::words::{meaning, read};
 use super::{limits, seccomp};
+use crate::model::classes::AskedClasses;
 use crate::model::{Error, HostFacts, Result};
 
 /// `spec` as plugins want it.
@@ -351,6 +352,17 @@ fn mounts(all: &mut Vec<Mount>, linux: &mut Linux, asked: &[api::Mount]) {
         }
     }
     all.sort_by_key(|mount| mount.destination().components().count());
+}
+
+/// The classes of service that were asked for.
+///
+/// # Errors
+/// `InvalidArgument` for limits beside them that make no sense.
+pub(super) fn classes(adjust: &api::ContainerAdjustment) -> Result<AskedClasses> {
+    let linux = adjust.linux.as_ref();
+    let resources = linux.and_then(|linux| linux.resources.as_ref());
+    let limits = resources.map(limits::asked).transpose()?;
+    Ok(limits.map(|limits| limits.classes).unwrap_or_default())
 }
 
 /// The names of the CDI devices that were asked for.

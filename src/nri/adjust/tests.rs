@@ -278,11 +278,6 @@ fn scheduling_seccomp_cache_and_memory_policy() {
 #[test]
 fn what_the_spec_cannot_say_and_what_the_node_lacks_is_refused() {
     type Change = fn(&mut api::ContainerAdjustment);
-    let class = || {
-        Some(api::OptionalString {
-            value: text("gold"),
-        })
-    };
     let cases: [(Change, Kind); 4] = [
         (
             |adjust| {
@@ -324,11 +319,23 @@ fn what_the_spec_cannot_say_and_what_the_node_lacks_is_refused() {
     for (number, (change, kind)) in cases.into_iter().enumerate() {
         assert_eq!(made(change).unwrap_err().kind(), kind, "{number}");
     }
-    let refused = made(|adjust| {
-        linux(adjust)
-            .resources
-            .get_or_insert_default()
-            .blockio_class = class();
-    });
-    assert_eq!(refused.unwrap_err().kind(), Kind::FailedPrecondition);
+}
+
+#[test]
+fn classes_are_told_and_left_to_who_knows_them() {
+    let mut adjust = api::ContainerAdjustment::default();
+    assert_eq!(classes(&adjust).unwrap(), AskedClasses::default());
+
+    let class = api::OptionalString {
+        value: text("gold"),
+    };
+    let resources = linux(&mut adjust).resources.get_or_insert_default();
+    resources.blockio_class = Some(class);
+
+    assert_eq!(classes(&adjust).unwrap().block_io.as_deref(), Some("gold"));
+    let made = adjusted(&spec(), &adjust, &host()).unwrap();
+    assert_eq!(
+        serde_json::to_value(made).unwrap()["linux"]["resources"],
+        serde_json::to_value(spec()).unwrap()["linux"]["resources"]
+    );
 }

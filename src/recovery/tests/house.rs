@@ -20,6 +20,7 @@ use crate::model::{
     Clock, ContainerConfig, ContainerId, Pid, PodConfig, Result, SandboxId, Timestamp,
 };
 use crate::network::fake::FakeNetwork;
+use crate::nri::Nri;
 use crate::ops::{LiveTable, Supervisor, TenantPaths};
 use crate::recovery::Recovery;
 use crate::sandbox::{Deps, Handlers, RunRequest, RuntimeHandler, Sandboxes};
@@ -148,13 +149,15 @@ impl House {
         let host = sys::host_facts::gather_blocking(Pid(std::process::id())).unwrap();
         let defaults = config.runtimes.default.clone();
         let config = Shared::new(config);
+        let supervisor = Supervisor::new();
         let deps = Arc::new(Deps {
             device_files: Arc::new(DeviceFiles::new(config.clone(), Arc::clone(&clock))),
             containerd: self.world.containerd(),
             network: Arc::clone(&self.network) as _,
             index: Arc::new(Index::new(Arc::clone(&clock))),
-            supervisor: Supervisor::new(),
+            supervisor: supervisor.clone(),
             live: LiveTable::new(Arc::clone(&clock)),
+            nri: Arc::new(Nri::new(config.clone(), supervisor.clone())),
             paths: TenantPaths::new(Arc::clone(&clock)),
             facts: Facts::open_blocking(&journal).unwrap(),
             handlers: Handlers::new(defaults, handlers),

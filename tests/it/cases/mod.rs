@@ -14,6 +14,7 @@ mod joins;
 mod kills;
 mod logs;
 mod networks;
+mod nri;
 mod paths;
 mod play;
 mod sandboxes;
@@ -42,6 +43,7 @@ pub(crate) fn all() -> Vec<Case> {
         containers::CASES,
         devices::CASES,
         classes::CASES,
+        nri::CASES,
         diagnoses::CASES,
         logs::CASES,
         images::CASES,
