@@ -214,6 +214,8 @@ impl Link {
             })
         };
         tokio::select! {
+            // An answer that came just before the end is an answer.
+            biased;
             answered = tokio::time::timeout(limit, exchange) => {
                 answered.unwrap_or(Err(CallError::TimedOut(limit)))
             }
