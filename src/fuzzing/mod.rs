@@ -8,7 +8,7 @@ use crate::model::reference::LocalName;
 use crate::model::{Descriptor, Digest, Reference};
 use crate::registry::manifest;
 use crate::wire::{Message, cri};
-use crate::{config, devices, logs, model, network, registry, spec, store};
+use crate::{config, devices, logs, model, network, nri, registry, spec, store};
 
 /// What takes any input.
 pub type Target = fn(&[u8]);
@@ -27,6 +27,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("image_config", image_config),
     ("log_lines", logs::fuzz::lines),
     ("manifest", manifest),
+    ("nri_answer", nri::fuzz::answer),
+    ("nri_frames", nri::fuzz::frames),
     ("pod_request", pod_request),
     ("record", store::fuzz::record),
     ("reference", reference),

@@ -8,6 +8,8 @@
 mod adjust;
 mod event;
 mod facts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod join;
 mod launch;
 mod limits;
