@@ -50,12 +50,15 @@ pub fn contexts_blocking() -> Option<SelinuxContexts> {
     SelinuxContexts::parse(&text?)
 }
 
-/// Labels one of our own files.
+/// Labels one of our own files; one on a file system that keeps no labels stays as it is.
 ///
 /// # Errors
 /// `Internal` where the kernel refuses.
 pub fn label_blocking(path: &Path, label: &str) -> Result<()> {
-    xattr::set_label_blocking(path, label).sys(|| format!("label {}", path.display()))
+    match xattr::set_label_blocking(path, label) {
+        Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+        refused => refused.sys(|| format!("label {}", path.display())),
+    }
 }
 
 /// Labels `source` and everything below it, as [`label_blocking`]. Links are labelled themselves and lead nowhere, also
