@@ -9,7 +9,7 @@ use tonic::Code;
 
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::Node;
+use crate::node::{Node, patient};
 use crate::pods::{fails, hungry, pod, security, shell, sleeper};
 
 pub(super) const CASES: &[Case] = &[
@@ -146,7 +146,9 @@ async fn stops(node: &Node) -> Outcome {
     let asked = node.status(&loud).await?;
 
     ensure(
-        killed.exit_code == 137 && took >= Duration::from_secs(1) && took < Duration::from_secs(4),
+        killed.exit_code == 137
+            && took >= Duration::from_secs(1)
+            && took < patient(Duration::from_secs(4)),
         || format!("after {took:?}: {killed:?}"),
     )?;
     ensure(asked.exit_code == 33, || format!("{asked:?}"))
@@ -163,15 +165,15 @@ async fn shortened(node: &Node) -> Outcome {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let began = Instant::now();
 
-    let (patient, hurried) = tokio::join!(node.stop(&id, 60), async {
+    let (unhurried, hurried) = tokio::join!(node.stop(&id, 60), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         node.stop(&id, 1).await
     });
-    patient?;
+    unhurried?;
     hurried?;
 
     let took = began.elapsed();
-    ensure(took < Duration::from_secs(6), || {
+    ensure(took < patient(Duration::from_secs(6)), || {
         format!("it took {took:?}")
     })?;
     let asked = Node::lines(&config, &deaf)?.len();
@@ -238,7 +240,7 @@ async fn exec_timeout(node: &Node) -> Outcome {
 
     let took = began.elapsed();
     fails("exec", result, Code::DeadlineExceeded)?;
-    ensure(took < Duration::from_secs(5), || {
+    ensure(took < patient(Duration::from_secs(5)), || {
         format!("it took {took:?}")
     })?;
     let left = node.ask(&id, "pidof sleep || true").await?;

@@ -8,7 +8,7 @@ use podwright::wire::cri;
 
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::{Node, layout};
+use crate::node::{Node, layout, patient};
 use crate::pods::{namespaces, pod, shell, sleeper};
 
 pub(super) const CASES: &[Case] = &[
@@ -180,7 +180,7 @@ async fn hanging(node: &Node) -> Outcome {
     let took = began.elapsed();
     let listed = node.pods(cri::PodSandboxFilter::default()).await?;
 
-    ensure(took < Duration::from_secs(3), || {
+    ensure(took < patient(Duration::from_secs(3)), || {
         format!("it took {took:?}")
     })?;
     ensure(listed.len() == 1, || format!("listed: {listed:?}"))?;
@@ -216,7 +216,7 @@ async fn hanging_del(node: &Node) -> Outcome {
     let took = began.elapsed();
     let status = node.pod_status(&stuck).await?;
 
-    ensure(took < Duration::from_secs(4), || {
+    ensure(took < patient(Duration::from_secs(4)), || {
         format!("it took {took:?}")
     })?;
     ensure(

@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::Node;
+use crate::node::{Node, patient};
 use crate::plugin::{Answer, Heard, Plugin, refuses, waits};
 use crate::pods::{fails, pod, shell, sleeper};
 
@@ -191,7 +191,7 @@ async fn hangs(node: &Node) -> Outcome {
 
     let took = began.elapsed();
     ensure(
-        took >= Duration::from_secs(2) && took < Duration::from_secs(10),
+        took >= Duration::from_secs(2) && took < patient(Duration::from_secs(10)),
         || format!("the pod took {took:?}"),
     )?;
     ensure(plugin.is_dropped().await, || "it is still there".to_owned())?;
