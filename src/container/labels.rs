@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use oci_spec::runtime::Spec;
-
 use crate::containerd::RootfsMount;
 use crate::index::SandboxView;
 use crate::model::Result;
@@ -43,11 +41,7 @@ impl Containers {
 
 /// Has every file of the root file system show the container's label, whatever label the layers' files have.
 pub(super) fn of_rootfs(mounts: &mut [RootfsMount], spec: &str) {
-    if !spec.contains("\"mountLabel\"") {
-        return;
-    }
-    let spec = serde_json::from_str::<Spec>(spec).ok();
-    let Some(label) = spec.as_ref().and_then(selinux::mount_label) else {
+    let Some(label) = selinux::mount_label(spec) else {
         return;
     };
     // A bind mount has its source's superblock, and with it the labels there.

@@ -1,7 +1,5 @@
 //! The SELinux labels of a pod, on nodes that have them.
 
-use oci_spec::runtime::Spec;
-
 use crate::model::security::SelinuxOptions;
 use crate::model::{PodConfig, Result, SandboxId};
 use crate::spec::{SelinuxLabels, selinux};
@@ -22,21 +20,7 @@ impl Sandboxes {
         config: &PodConfig,
         handler: &RuntimeHandler,
     ) -> Result<Option<SelinuxLabels>> {
-        let host = self.deps.host.load();
-        let Some(contexts) = &host.selinux else {
-            return Ok(None);
-        };
-        let options = config.security.selinux.as_ref();
-        let level = match options.map(|options| options.level.as_str()) {
-            None | Some("") => {
-                let categories = self.deps.settings().containers.selinux_categories;
-                self.levels.draw(id.as_str(), categories.get())?
-            }
-            Some(asked) => asked.to_owned(),
-        };
-        let labels = selinux::labels(contexts, options, &level, in_vm(handler))?;
-        self.levels.hold(id.as_str(), &level);
-        Ok(Some(labels))
+        self.labels((id, config), config.security.selinux.as_ref(), handler)
     }
 
     /// The labels of a container in the pod `id`: the pod's, or what the container asks for, at the pod's level unless it
@@ -51,35 +35,49 @@ impl Sandboxes {
         options: Option<&SelinuxOptions>,
         handler: &RuntimeHandler,
     ) -> Result<Option<SelinuxLabels>> {
+        let options = options.or(pod.1.security.selinux.as_ref());
+        let labels = self.labels(pod, options, handler)?;
+        let own = options.map(|options| options.level.as_str());
+        if let Some(own) = own.filter(|own| labels.is_some() && !own.is_empty()) {
+            self.levels.hold(container, own);
+        }
+        Ok(labels)
+    }
+
+    fn labels(
+        &self,
+        pod: (&SandboxId, &PodConfig),
+        options: Option<&SelinuxOptions>,
+        handler: &RuntimeHandler,
+    ) -> Result<Option<SelinuxLabels>> {
         let host = self.deps.host.load();
         let Some(contexts) = &host.selinux else {
             return Ok(None);
         };
-        let (id, config) = pod;
-        // A pod from before SELinux was switched on has none.
-        if self.levels.of(id.as_str()).is_none() {
-            self.label_pod(id, config, handler)?;
+        let level = self.level_of_pod(pod.0, pod.1)?;
+        selinux::labels(contexts, options, &level, in_vm(handler)).map(Some)
+    }
+
+    /// The level that the pod has; that it asks for, or a fresh one, where it has none yet: it is new, or from before
+    /// SELinux was switched on.
+    fn level_of_pod(&self, id: &SandboxId, config: &PodConfig) -> Result<String> {
+        if let Some(level) = self.levels.of(id.as_str()) {
+            return Ok(level);
         }
-        let level = self.levels.of(id.as_str()).unwrap_or_default();
-        let options = options.or(config.security.selinux.as_ref());
-        let labels = selinux::labels(contexts, options, &level, in_vm(handler))?;
-        if let Some(own) = options
-            .map(|options| options.level.as_str())
-            .filter(|own| !own.is_empty())
-        {
-            self.levels.hold(container, own);
+        let options = config.security.selinux.as_ref();
+        let asked = options.map(|options| options.level.clone());
+        if let Some(asked) = asked.filter(|asked| !asked.is_empty()) {
+            self.levels.hold(id.as_str(), &asked);
+            return Ok(asked);
         }
-        Ok(Some(labels))
+        let categories = self.deps.settings().containers.selinux_categories;
+        self.levels.draw(id.as_str(), categories.get())
     }
 
     /// Takes over the level of what a former process of ours made, from its OCI spec.
     pub fn adopt_level(&self, owner: &str, spec: &str) {
-        if !spec.contains("\"mountLabel\"") {
-            return;
-        }
-        let spec = serde_json::from_str::<Spec>(spec).ok();
-        let label = spec.as_ref().and_then(selinux::mount_label);
-        if let Some(level) = label.and_then(selinux::level_of) {
+        let label = selinux::mount_label(spec);
+        if let Some(level) = label.as_deref().and_then(selinux::level_of) {
             self.levels.hold(owner, level);
         }
     }

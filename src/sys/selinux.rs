@@ -1,8 +1,8 @@
 //! SELinux: what the loaded policy calls containers, and giving files another label.
 
 use std::fs;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -14,6 +14,9 @@ use super::xattr;
 use crate::model::host_facts::SelinuxContexts;
 use crate::model::{Error, Result};
 
+const PATH_ALONE: OFlag = OFlag::O_PATH
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
 /// Deeper trees are not relabelled.
 const MAX_DEPTH: usize = 1024;
 /// Giving one of these to a container would take it from the node.
@@ -55,10 +58,8 @@ pub fn contexts_blocking() -> Option<SelinuxContexts> {
 /// # Errors
 /// `Internal` where the kernel refuses.
 pub fn label_blocking(path: &Path, label: &str) -> Result<()> {
-    match xattr::set_label_blocking(path, label) {
-        Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
-        refused => refused.sys(|| format!("label {}", path.display())),
-    }
+    let what = || format!("label {}", path.display());
+    label_open(&open(path).sys(what)?, label).sys(what)
 }
 
 /// Labels `source` and everything below it, as [`label_blocking`]. Links are labelled themselves and lead nowhere, also
@@ -77,13 +78,21 @@ pub fn relabel_blocking(source: &Path, label: &str) -> Result<()> {
             real.display()
         )));
     }
-    let top = nix::fcntl::open(
-        &real,
-        OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .sys(|| format!("open {}", real.display()))?;
+    let top = open(&real).sys(|| format!("open {}", real.display()))?;
     Tree { label }.relabel(&top, &real, 0)
+}
+
+/// For its path alone, following no link.
+fn open(path: &Path) -> nix::Result<OwnedFd> {
+    nix::fcntl::open(path, PATH_ALONE, Mode::empty())
+}
+
+/// What keeps no labels stays as it is.
+fn label_open(file: &OwnedFd, label: &str) -> nix::Result<()> {
+    match xattr::set_label_blocking(file, label) {
+        Err(Errno::EOPNOTSUPP) => Ok(()),
+        done => done,
+    }
 }
 
 struct Tree<'a> {
@@ -99,11 +108,7 @@ impl Tree<'_> {
                 what()
             )));
         }
-        let open = PathBuf::from(format!("/proc/thread-self/fd/{}", file.as_raw_fd()));
-        match xattr::set_open_label_blocking(&open, self.label) {
-            Ok(()) | Err(Errno::EOPNOTSUPP) => {}
-            refused => refused.sys(what)?,
-        }
+        label_open(file, self.label).sys(what)?;
         let kind = SFlag::from_bits_truncate(fstat(file).sys(what)?.st_mode) & SFlag::S_IFMT;
         if kind != SFlag::S_IFDIR {
             return Ok(());
@@ -116,8 +121,7 @@ impl Tree<'_> {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            match openat(file, name, flags, Mode::empty()) {
+            match openat(file, name, PATH_ALONE, Mode::empty()) {
                 Ok(child) => self.relabel(
                     &child,
                     &path.join(name.to_string_lossy().as_ref()),
@@ -151,7 +155,7 @@ mod tests {
         fs::write(&outside, "").unwrap();
         symlink(&outside, tree.join("a/link")).unwrap();
         let label = "system_u:object_r:container_file_t:s0:c1,c2";
-        if xattr::set_label_blocking(&tree, label).is_err() {
+        if xattr::set_label_blocking(&open(&tree).unwrap(), label).is_err() {
             eprintln!("SKIPPED: labels need root, and a file system that keeps them");
             return;
         }

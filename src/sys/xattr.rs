@@ -5,6 +5,7 @@
 )]
 
 use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -94,32 +95,11 @@ pub(super) fn copy_blocking(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Labels the file at `path`, following no link.
-pub(super) fn set_label_blocking(path: &Path, label: &str) -> Result<(), Errno> {
-    let (path, value) = (
-        c_text(path.as_os_str().as_bytes())?,
-        c_text(label.as_bytes())?,
-    );
-    let bytes = value.as_bytes();
-    // SAFETY: path and name are NUL-terminated, and the value is as long as said.
-    let set = unsafe {
-        libc::lsetxattr(
-            path.as_ptr(),
-            LABEL.as_ptr(),
-            bytes.as_ptr().cast(),
-            bytes.len(),
-            0,
-        )
-    };
-    Errno::result(set).map(drop)
-}
-
-/// Labels the file behind `open`, a link of `/proc/thread-self/fd`.
-pub(super) fn set_open_label_blocking(open: &Path, label: &str) -> Result<(), Errno> {
-    let (path, value) = (
-        c_text(open.as_os_str().as_bytes())?,
-        c_text(label.as_bytes())?,
-    );
+/// Labels the open `file`, which may have been opened for its path alone.
+pub(super) fn set_label_blocking(file: &OwnedFd, label: &str) -> Result<(), Errno> {
+    // By its link: what is open for its path alone takes no attributes by descriptor.
+    let path = c_text(format!("/proc/thread-self/fd/{}", file.as_raw_fd()).as_bytes())?;
+    let value = c_text(label.as_bytes())?;
     let bytes = value.as_bytes();
     // SAFETY: path and name are NUL-terminated, and the value is as long as said.
     let set = unsafe {
