@@ -355,6 +355,12 @@ impl Rules {
                 file.progress_timeout,
                 Span::seconds(1),
             ),
+            mirror_dial_timeout: self.span(
+                "images.mirror_dial_timeout",
+                file.mirror_dial_timeout,
+                Span::millis(100),
+            ),
+            hedge_after: self.span("images.hedge_after", file.hedge_after, Span::seconds(0)),
             pinned: self.patterns("images.pinned", &file.pinned),
             max_layer_bytes: file.max_layer_bytes,
             pull_policy,

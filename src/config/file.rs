@@ -151,6 +151,8 @@ table! {
         registry_config_path: Vec<PathBuf> = vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()],
         max_concurrent_downloads: u32 = 3,
         progress_timeout: Span = Span::seconds(300),
+        mirror_dial_timeout: Span = Span::seconds(3),
+        hedge_after: Span = Span::seconds(5),
         pinned: Vec<String> = Vec::new(),
         max_layer_bytes: u64 = 128 * 1024 * 1024 * 1024,
         pull_policy: Vec<PullRule> = Vec::new(),

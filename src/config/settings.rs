@@ -199,6 +199,10 @@ pub struct Images {
     pub max_concurrent_downloads: NonZeroUsize,
     /// A download without a byte for this long has failed.
     pub progress_timeout: Duration,
+    /// Limit for a connection to a host that is not the last one to ask.
+    pub mirror_dial_timeout: Duration,
+    /// How long a host may be silent before the next is asked as well; zero for ever.
+    pub hedge_after: Duration,
     /// References (shell patterns) that image garbage collection leaves alone.
     pub pinned: Vec<String>,
     /// Largest compressed layer.

@@ -49,8 +49,8 @@ use crate::config;
 use crate::containerd::Containerd;
 use crate::model::{Clock, Digest, Error, Result};
 use crate::ops::{LiveTable, Supervisor};
-use crate::registry::Registry;
 use crate::registry::platform::PlatformVector;
+use crate::registry::{HostReport, Registry};
 
 /// What images are made with.
 pub struct ImageParts {
@@ -116,11 +116,19 @@ impl Images {
         }
     }
 
-    /// Starts what images do in the background: measuring.
+    /// Starts what images do in the background: measuring, and trying registry hosts that are out of order.
     pub fn start(&self) {
         let images = self.clone();
         let measuring = move || images.clone().keep_measuring();
         self.inner.supervisor.keep("measure images", measuring);
+        let registry = self.inner.registry.clone();
+        let probing = move || registry.clone().keep_probing();
+        self.inner.supervisor.keep("probe registry hosts", probing);
+    }
+
+    /// Every registry host that was asked lately, and how it fares.
+    pub fn mirrors(&self) -> Vec<HostReport> {
+        self.inner.registry.hosts(self.inner.clock.now())
     }
 
     /// The image that `text` names: a digest is an id; else the exact reference, else a unique prefix of an id. Makes

@@ -177,6 +177,8 @@ impl Pull<'_> {
                     .config_paths
                     .clone_from(&config.images.registry_config_path);
                 settings.stall_window = config.images.progress_timeout;
+                settings.mirror_dial_timeout = config.images.mirror_dial_timeout;
+                settings.hedge_after = config.images.hedge_after;
             })
             .repository(self.reference, self.credentials)
             .await

@@ -47,6 +47,8 @@ pub(super) struct Challenger<'a> {
     pub(super) clients: &'a HostClients,
     pub(super) url: &'a url::Url,
     pub(super) headers: &'a HeaderMap,
+    /// No other host is left to ask.
+    pub(super) is_last: bool,
 }
 
 impl HostAuth {
@@ -60,6 +62,11 @@ impl HostAuth {
                 was_refused: false,
             }),
         }
+    }
+
+    /// Whether the pull has credentials for this host.
+    pub(super) fn has_secret(&self) -> bool {
+        !matches!(self.secret, Secret::Anonymous)
     }
 
     /// The `Authorization` value for the next request, fetching a token where one is needed; `None` before any

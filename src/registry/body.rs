@@ -30,7 +30,7 @@ pub(super) async fn read_all(
 
 fn slow(url: &reqwest::Url, what: &str, limit: Duration) -> Failure {
     let text = format!("{}: {what} did not arrive within {limit:?}", shown(url));
-    Failure::broken(Error::unavailable(text))
+    Failure::stalled(Error::unavailable(text))
 }
 
 async fn read_steadily(

@@ -1,7 +1,7 @@
 //! HTTP clients: one per set of TLS settings, shared by all pulls so that connections are reused.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
@@ -27,14 +27,42 @@ struct ClientKey {
 #[derive(Default)]
 pub(super) struct Clients(Mutex<HashMap<ClientKey, Client>>);
 
-/// The clients of one host: its own, and one for wherever it sends its callers.
+/// How long a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dial {
+    /// Where no other host is left to ask.
+    pub(super) patient: Duration,
+    /// Where the next host is waiting.
+    pub(super) hasty: Duration,
+}
+
+/// The clients of one host: its own, patient or hasty, and one for wherever it sends its callers.
 pub(super) struct HostClients {
     all: Arc<Clients>,
     key: ClientKey,
-    own: Client,
+    hasty: Duration,
+    patient_own: OnceLock<Client>,
+    hasty_own: OnceLock<Client>,
 }
 
 impl HostClients {
+    /// The host's own client; a patient one waits longer for the connection.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where certificates or keys cannot be used, or the system has no CA certificates.
+    pub(super) fn own(&self, is_patient: bool) -> Result<Client> {
+        let slot = if is_patient {
+            &self.patient_own
+        } else {
+            &self.hasty_own
+        };
+        if let Some(client) = slot.get() {
+            return Ok(client.clone());
+        }
+        let client = self.all.get(self.key(is_patient))?;
+        Ok(slot.get_or_init(|| client).clone())
+    }
+
     /// The client for `target`, to which the host at `first` leads by a redirect or as its token realm.
     ///
     /// What is configured for a host is for that host: elsewhere the system's authorities and the configured ones
@@ -42,41 +70,60 @@ impl HostClients {
     ///
     /// # Errors
     /// `FailedPrecondition` where the system has no CA certificates.
-    pub(super) fn to(&self, first: &Url, target: &Url) -> Result<Client> {
+    pub(super) fn to(&self, first: &Url, target: &Url, is_patient: bool) -> Result<Client> {
         let is_loopback = target.host_str().is_some_and(is_loopback);
         let stays = self.key.is_loopback && is_loopback;
         let plain_only = target.scheme() == "http";
         if target.origin() == first.origin() || (stays && plain_only == self.key.plain_only) {
-            return Ok(self.own.clone());
+            return self.own(is_patient);
         }
         let mut key = ClientKey {
             plain_only,
             is_loopback,
-            ..self.key.clone()
+            ..self.key(is_patient)
         };
         key.tls.skip_verify &= stays;
         key.tls.client.clear();
         self.all.get(key)
     }
+
+    fn key(&self, is_patient: bool) -> ClientKey {
+        let mut key = self.key.clone();
+        if !is_patient {
+            key.dial_timeout = self.hasty;
+        }
+        key
+    }
 }
 
 impl Clients {
-    /// The clients for `host`.
+    /// The clients for `host`; what its file says of the time for a connection beats `dial`. The one for the place
+    /// that the host has in its list, last or not, is made at once.
     ///
     /// # Errors
     /// `FailedPrecondition` where certificates or keys cannot be used, or the system has no CA certificates.
-    pub(super) fn for_host(self: &Arc<Self>, host: &Host, dial: Duration) -> Result<HostClients> {
-        let key = ClientKey {
-            tls: host.tls.clone(),
-            plain_only: host.scheme == Scheme::Http,
-            is_loopback: is_loopback(split_port(&host.authority).0),
-            dial_timeout: host.dial_timeout.unwrap_or(dial),
+    pub(super) fn for_host(
+        self: &Arc<Self>,
+        host: &Host,
+        dial: Dial,
+        is_last: bool,
+    ) -> Result<HostClients> {
+        let clients = HostClients {
+            all: Arc::clone(self),
+            key: ClientKey {
+                tls: host.tls.clone(),
+                plain_only: host.scheme == Scheme::Http,
+                is_loopback: is_loopback(split_port(&host.authority).0),
+                dial_timeout: host.dial_timeout.unwrap_or(dial.patient),
+            },
+            hasty: host.dial_timeout.unwrap_or(dial.hasty),
+            patient_own: OnceLock::new(),
+            hasty_own: OnceLock::new(),
         };
-        let own = self
-            .get(key.clone())
+        clients
+            .own(is_last)
             .map_err(|error| error.context(format!("TLS settings for {}", host.authority)))?;
-        let all = Arc::clone(self);
-        Ok(HostClients { all, key, own })
+        Ok(clients)
     }
 
     fn get(&self, key: ClientKey) -> Result<Client> {

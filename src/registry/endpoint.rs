@@ -1,20 +1,23 @@
 //! One host as one pull uses it: every request goes through [`Endpoint::send`], which authenticates, follows
 //! redirects, and retries within one budget.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LOCATION, RANGE, RETRY_AFTER,
 };
 use reqwest::{Method, Response, StatusCode};
+use tokio::time::Instant;
 use url::Url;
 
 use super::auth::{Challenger, HostAuth};
 use super::client::HostClients;
 use super::failure::{Failure, error_codes, has_cause, shown};
+use super::health::{Fault, HostHealth};
 use super::hosts::{Host, Scheme, split_port};
-use super::{Settings, body, coding, retry};
+use super::{Settings, body, coding, redirect, retry};
 use crate::model::{Error, Kind};
 
 const SENDS: u32 = 5;
@@ -22,6 +25,8 @@ const MAX_REDIRECTS: usize = 10;
 const MAX_HEADERS: usize = 64 * 1024;
 const ERROR_BODY: usize = 64 * 1024;
 const ERROR_BODY_LIMIT: Duration = Duration::from_secs(5);
+/// Headers that carry credentials.
+const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
 
 /// A host, the client for it, and what this pull has learnt about it.
 pub(super) struct Endpoint {
@@ -29,6 +34,7 @@ pub(super) struct Endpoint {
     clients: HostClients,
     headers: HeaderMap,
     auth: HostAuth,
+    health: Arc<HostHealth>,
     repository: String,
     /// The reference's domain, told to hosts that are not its own.
     namespace: Option<String>,
@@ -55,6 +61,7 @@ impl Endpoint {
         host: Host,
         clients: HostClients,
         auth: HostAuth,
+        health: Arc<HostHealth>,
         reference: &crate::model::Reference,
         settings: Settings,
     ) -> Self {
@@ -71,17 +78,45 @@ impl Endpoint {
             clients,
             headers,
             auth,
+            health,
             settings,
         }
     }
 
     /// How long it may keep a reader waiting for the next bytes.
-    pub(super) fn idle_timeout(&self) -> Duration {
-        self.settings.idle_timeout
+    pub(super) fn silence(&self, is_last: bool) -> Duration {
+        self.settings.silence(is_last)
     }
 
     pub(super) fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// What is remembered of it.
+    pub(super) fn health(&self) -> &HostHealth {
+        &self.health
+    }
+
+    /// Remembers a failure as far as it is the host's. Those of [`Self::send`] are remembered already.
+    pub(super) fn blame(&self, failure: &Failure) {
+        if let Some(fault) = failure.fault {
+            self.health.failed(fault, failure.in_short());
+        }
+    }
+
+    /// Whether it may be asked while `waiting` has not failed yet. That is our impatience and not the other host's
+    /// failure: for its sake no credentials travel where the request has shown none, nor over a worse line.
+    pub(super) fn may_join(&self, waiting: &Self) -> bool {
+        let is_line_as_good =
+            self.host.scheme == Scheme::Https || waiting.host.scheme != Scheme::Https;
+        !self.shows_credentials() || (waiting.shows_credentials() && is_line_as_good)
+    }
+
+    fn shows_credentials(&self) -> bool {
+        self.auth.has_secret()
+            || CREDENTIALS
+                .iter()
+                .any(|name| self.headers.contains_key(*name))
     }
 
     /// Sends `ask` until it succeeds or its budget is spent, and returns a 2xx response.
@@ -95,7 +130,10 @@ impl Endpoint {
         loop {
             attempt += 1;
             let has_budget = attempt < SENDS;
-            let (response, url) = match self.once(ask).await {
+            let began = Instant::now();
+            let answer = self.once(ask).await;
+            self.remember(&answer, began.elapsed());
+            let (response, url) = match answer {
                 Ok(answer) => answer,
                 Err(failure) => {
                     if failure.is_transient && ask.is_last && has_budget {
@@ -139,6 +177,17 @@ impl Endpoint {
                 }
                 _ => return Err(http_failure(response).await),
             }
+        }
+    }
+
+    fn remember(&self, answer: &Result<(Response, Url), Failure>, took: Duration) {
+        match answer {
+            Ok((response, _url)) if response.status().is_server_error() => {
+                let what = format!("answers {}", response.status());
+                self.health.failed(Fault::Erring, what);
+            }
+            Ok(_answered) => self.health.answered(took),
+            Err(failure) => self.blame(failure),
         }
     }
 
@@ -214,7 +263,7 @@ impl Endpoint {
             let (true, Some(target)) = (response.status().is_redirection(), target) else {
                 return Ok(response);
             };
-            url = redirect_target(&url, target)?;
+            url = redirect::target(&url, target)?;
         }
         Err(Failure::transport(Error::unavailable(format!(
             "{}: more than {MAX_REDIRECTS} redirects",
@@ -233,6 +282,7 @@ impl Endpoint {
             clients: &self.clients,
             url: first,
             headers: &self.headers,
+            is_last: ask.is_last,
         };
         if is_own
             && let Some(value) = self
@@ -243,7 +293,12 @@ impl Endpoint {
         {
             headers.insert(AUTHORIZATION, value);
         }
-        let client = self.clients.to(first, url).map_err(Failure::transport)?;
+        let client = self
+            .clients
+            .to(first, url, ask.is_last)
+            .map_err(Failure::transport)?;
+        // Trouble at another host, to which this one has led us, says less of this one.
+        let judged = |failure: Failure| if is_own { failure } else { failure.elsewhere() };
         let mut builder = client
             .request(ask.method.clone(), url.clone())
             .headers(headers)
@@ -256,12 +311,12 @@ impl Endpoint {
         let response = tokio::time::timeout(limit, builder.send())
             .await
             .map_err(|_elapsed| {
-                Failure::broken(Error::unavailable(format!(
+                Failure::stalled(Error::unavailable(format!(
                     "{}: no answer within {limit:?}",
                     shown(url)
                 )))
             })?
-            .map_err(|error| Failure::sent(error, url))?;
+            .map_err(|error| judged(Failure::sent(error, url)))?;
         check_headers(&response, url)?;
         Ok(response)
     }
@@ -275,34 +330,10 @@ pub(super) fn is_own(authority: &str, reference: &crate::model::Reference) -> bo
 /// `headers` less those that carry credentials.
 pub(super) fn without_credentials(headers: &HeaderMap) -> HeaderMap {
     let mut public = headers.clone();
-    for name in ["authorization", "proxy-authorization", "cookie"] {
+    for name in CREDENTIALS {
         public.remove(name);
     }
     public
-}
-
-/// Where a redirect leads, if it may be followed. A user name in it is dropped: it would become credentials.
-fn redirect_target(from: &Url, target: &HeaderValue) -> Result<Url, Failure> {
-    let refused = |why: &str| {
-        Failure::transport(Error::unavailable(format!(
-            "{}: redirect {why}",
-            shown(from)
-        )))
-    };
-    let mut url = target
-        .to_str()
-        .ok()
-        .and_then(|text| from.join(text).ok())
-        .ok_or_else(|| refused("to something that is not a URL"))?;
-    match (from.scheme(), url.scheme()) {
-        (_, "https") | ("http", "http") => {}
-        ("https", "http") => return Err(refused("from https to plain http refused")),
-        _ => return Err(refused("to a scheme that is neither http nor https")),
-    }
-    let stripped = url.set_username("").and(url.set_password(None));
-    stripped.map_err(|()| refused("to a URL without a host"))?;
-    url.set_fragment(None);
-    Ok(url)
 }
 
 fn check_headers(response: &Response, url: &Url) -> Result<(), Failure> {
@@ -350,35 +381,4 @@ async fn http_failure(response: Response) -> Failure {
         tracing::info!(url = %shown(&url), "the registry limits the rate of requests");
     }
     failure
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case(
-        "https://a.tld/x",
-        "https://b.tld/y?sig=1",
-        Some("https://b.tld/y?sig=1")
-    )]
-    #[case("https://a.tld/x", "/y", Some("https://a.tld/y"))]
-    #[case("http://a.tld/x", "http://b.tld/y", Some("http://b.tld/y"))]
-    #[case("https://a.tld/x", "https://u:p@b.tld/y", Some("https://b.tld/y"))]
-    #[case("https://a.tld/x", "http://a.tld/x", None)]
-    #[case("https://a.tld/x", "file:///etc/shadow", None)]
-    #[case("https://a.tld/x", "https://", None)]
-    fn redirects_keep_tls_and_lose_users(
-        #[case] from: &str,
-        #[case] location: &str,
-        #[case] want: Option<&str>,
-    ) {
-        let target = redirect_target(
-            &Url::parse(from).unwrap(),
-            &HeaderValue::from_str(location).unwrap(),
-        );
-        assert_eq!(target.ok().map(String::from).as_deref(), want);
-    }
 }

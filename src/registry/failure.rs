@@ -4,6 +4,7 @@
 use reqwest::StatusCode;
 use url::Url;
 
+use super::health::Fault;
 use crate::model::{Error, Kind};
 
 /// How far a request got before it failed. A later rank tells more and beats an earlier one.
@@ -26,6 +27,8 @@ pub(super) struct Failure {
     pub(super) status: Option<StatusCode>,
     /// Sending the same again may help.
     pub(super) is_transient: bool,
+    /// What it says of the host's health, where it says anything.
+    pub(super) fault: Option<Fault>,
     pub(super) error: Error,
 }
 
@@ -36,20 +39,37 @@ impl Failure {
             rank: Rank::Transport,
             status: None,
             is_transient: false,
+            fault: None,
             error,
         }
     }
 
-    /// The connection broke, or no answer came in time.
+    /// The connection broke.
     pub(super) fn broken(error: Error) -> Self {
         Self {
             is_transient: true,
+            fault: Some(Fault::Erring),
             ..Self::transport(error)
+        }
+    }
+
+    /// No answer, or no further part of it, came in time.
+    pub(super) fn stalled(error: Error) -> Self {
+        Self {
+            fault: Some(Fault::Stalling),
+            ..Self::broken(error)
         }
     }
 
     /// A send or a read that failed.
     pub(super) fn sent(error: reqwest::Error, url: &Url) -> Self {
+        let fault = if error.is_connect() {
+            Fault::Unreachable
+        } else if error.is_timeout() {
+            Fault::Stalling
+        } else {
+            Fault::Erring
+        };
         let error = send_error(error, url);
         // What was refused will be refused again at once.
         let is_refused = has_cause(&error, |cause| {
@@ -59,7 +79,28 @@ impl Failure {
         });
         Self {
             is_transient: !is_refused,
+            fault: Some(fault),
             ..Self::transport(error)
+        }
+    }
+
+    /// The same failure, met where the host had sent us: it says less of the host itself.
+    pub(super) fn elsewhere(mut self) -> Self {
+        self.fault = self.fault.map(|_elsewhere| Fault::Erring);
+        self
+    }
+
+    /// The failure in few words, without any URL: who reads them may be another than who asked.
+    pub(super) fn in_short(&self) -> String {
+        let what = match (self.fault, self.status) {
+            (_, Some(status)) => return format!("answers {status}"),
+            (Some(Fault::Unreachable), None) => "cannot connect",
+            (Some(Fault::Stalling), None) => "keeps us waiting",
+            (Some(Fault::Erring) | None, None) => "the connection failed",
+        };
+        match root(&self.error) {
+            Some(root) => format!("{what}: {}", cut(&root, 120)),
+            None => what.to_owned(),
         }
     }
 
@@ -100,6 +141,7 @@ impl Failure {
             rank,
             status: Some(status),
             is_transient: false,
+            fault: status.is_server_error().then_some(Fault::Erring),
             error,
         }
     }
@@ -140,21 +182,31 @@ pub(super) fn has_cause(
     error: &(dyn std::error::Error + 'static),
     wanted: impl Fn(&(dyn std::error::Error + 'static)) -> bool,
 ) -> bool {
-    let mut below = Some(error);
-    while let Some(cause) = below {
-        if wanted(cause) {
-            return true;
-        }
+    causes(error).any(wanted)
+}
+
+/// An error and each cause below it.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |cause| {
         // An io error's `source` skips the error it wraps.
-        below = match cause
+        match cause
             .downcast_ref::<std::io::Error>()
             .and_then(std::io::Error::get_ref)
         {
             Some(wrapped) => Some(wrapped),
             None => cause.source(),
-        };
-    }
-    false
+        }
+    })
+}
+
+/// What the system or TLS said in the end. Neither knows of URLs.
+fn root(error: &Error) -> Option<String> {
+    let known = |cause: &&(dyn std::error::Error + 'static)| {
+        cause.is::<std::io::Error>() || cause.is::<rustls::Error>()
+    };
+    causes(error).filter(known).last().map(ToString::to_string)
 }
 
 /// A URL as messages may show it: without user, password, query and fragment, which may be secrets.

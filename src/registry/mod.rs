@@ -5,6 +5,7 @@
 //!                                                      resolve()   what the reference names now
 //!                                                      document()  manifests and configurations, checked
 //!                                                      blob()      a stream of bytes that mends itself
+//!     └────── hosts(), keep_probing()                  how each host fares, remembered between pulls
 //! ```
 //!
 //! A [`Repository`] keeps challenges and tokens for one pull only, so what one caller's credentials earned never
@@ -12,6 +13,7 @@
 //! they are bound to, and no message holds a secret.
 
 mod auth;
+mod blob;
 mod body;
 mod challenge;
 mod client;
@@ -22,12 +24,17 @@ mod failure;
 mod fetch;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod health;
+mod hedge;
 mod hosts;
 pub mod manifest;
+mod pace;
 pub mod platform;
+mod redirect;
 mod resolve;
 mod retry;
 mod token;
+mod turns;
 
 #[cfg(test)]
 mod real;
@@ -42,17 +49,21 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+pub use blob::Blob;
 pub use client::install_crypto_provider;
 pub use credentials::{AuthFields, Credentials};
-pub use fetch::Blob;
+pub use health::{BreakerState, HostReport};
 pub use hosts::broken_files_blocking;
 pub use resolve::Resolved;
 
 use auth::HostAuth;
-use client::Clients;
+use client::{Clients, Dial, HostClients};
 use endpoint::Endpoint;
+use health::{Health, Probe};
+use hosts::{Host, Scheme};
+use turns::Turns;
 
-use crate::model::{Error, Reference, Result};
+use crate::model::{Error, Reference, Result, Timestamp};
 
 /// How registries are spoken to.
 #[derive(Clone, Debug)]
@@ -63,6 +74,10 @@ pub struct Settings {
     pub trusted_mirrors: Vec<String>,
     /// Limit for a connection with its TLS handshake.
     pub dial_timeout: Duration,
+    /// The same where another host can still be asked.
+    pub mirror_dial_timeout: Duration,
+    /// How long a host may keep a request waiting before the next is asked as well; zero for ever.
+    pub hedge_after: Duration,
     /// Limit from a request to the headers of its answer.
     pub header_timeout: Duration,
     /// Limit between two pieces of a body.
@@ -86,6 +101,8 @@ impl Default for Settings {
             ],
             trusted_mirrors: Vec::new(),
             dial_timeout: Duration::from_secs(10),
+            mirror_dial_timeout: Duration::from_secs(3),
+            hedge_after: Duration::from_secs(5),
             header_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             stall_window: Duration::from_secs(300),
@@ -96,12 +113,24 @@ impl Default for Settings {
     }
 }
 
-/// The way to all registries. One for the process; clones share connections and limits.
+impl Settings {
+    /// How long a body may stand still; not for long where another host can go on.
+    fn silence(&self, is_last: bool) -> Duration {
+        if is_last {
+            self.idle_timeout
+        } else {
+            self.idle_timeout.min(self.header_timeout)
+        }
+    }
+}
+
+/// The way to all registries. One for the process; clones share connections, limits and what is known of hosts.
 #[derive(Clone)]
 pub struct Registry {
     settings: Settings,
     clients: Arc<Clients>,
     downloads: Arc<Semaphore>,
+    health: Arc<Health>,
 }
 
 impl Registry {
@@ -110,8 +139,19 @@ impl Registry {
         Self {
             downloads: Arc::new(Semaphore::new(settings.max_downloads.max(1))),
             clients: Arc::default(),
+            health: Arc::default(),
             settings,
         }
+    }
+
+    /// Tries hosts that are out of order until they answer again. Never ends.
+    pub async fn keep_probing(self) {
+        self.health.keep_probing().await;
+    }
+
+    /// Every host that was asked lately, by its name; `now` is the time that the report's times are reckoned from.
+    pub fn hosts(&self, now: Timestamp) -> Vec<HostReport> {
+        self.health.report(now)
     }
 
     /// The same registries, connections and limits with other settings. `max_downloads` stays as it was.
@@ -134,23 +174,38 @@ impl Registry {
         let roots = self.settings.config_paths.clone();
         let wanted = reference.clone();
         let clients = Arc::clone(&self.clients);
-        let dial_timeout = self.settings.dial_timeout;
+        let dial = Dial {
+            patient: self.settings.dial_timeout,
+            hasty: self.settings.mirror_dial_timeout,
+        };
         let hosts = tokio::task::spawn_blocking(move || {
-            hosts::for_reference(&roots, &wanted)?
+            let hosts = hosts::for_reference(&roots, &wanted)?;
+            let last = hosts.iter().rposition(|host| host.capabilities.pull);
+            let clients_of = |(at, host)| {
+                let is_last = Some(at) == last;
+                let clients = clients.for_host(&host, dial, is_last)?;
+                let probe = host.is_named.then(|| probe(&clients, &host, is_last));
+                Ok((clients, probe.transpose()?, host))
+            };
+            hosts
                 .into_iter()
-                .map(|host| Ok((clients.for_host(&host, dial_timeout)?, host)))
+                .enumerate()
+                .map(clients_of)
                 .collect::<Result<Vec<_>>>()
         })
         .await
         .map_err(|error| Error::internal("read the registry configuration").caused_by(error))??;
         let mut endpoints = Vec::with_capacity(hosts.len());
-        for (clients, host) in hosts {
+        for (clients, probe, host) in hosts {
             let is_trusted = endpoint::is_own(&host.authority, reference)
                 || self.settings.trusted_mirrors.contains(&host.authority);
             let secret = credentials.for_host(&host.authority, is_trusted);
             let auth = HostAuth::new(secret, reference.repository());
+            let health = self.health.host(&host.name(), probe);
             let settings = self.settings.clone();
-            endpoints.push(Endpoint::new(host, clients, auth, reference, settings));
+            endpoints.push(Endpoint::new(
+                host, clients, auth, health, reference, settings,
+            ));
         }
         Ok(Repository {
             inner: Arc::new(Inner {
@@ -158,9 +213,25 @@ impl Registry {
                 endpoints,
                 settings: self.settings.clone(),
                 downloads: Arc::clone(&self.downloads),
+                health: Arc::clone(&self.health),
             }),
         })
     }
+}
+
+/// How `host` is tried in the background: its root, without any header of its own.
+fn probe(clients: &HostClients, host: &Host, is_last: bool) -> Result<Probe> {
+    let schemes: &[&str] = match host.scheme {
+        Scheme::Https => &["https"],
+        Scheme::Http => &["http"],
+        Scheme::HttpsThenHttp => &["https", "http"],
+    };
+    let url = |scheme: &&str| format!("{scheme}://{}{}/", host.authority, host.path).parse();
+    Ok(Probe {
+        client: clients.own(is_last)?,
+        // What is no URL fails every request with its reason.
+        urls: schemes.iter().map(url).filter_map(Result::ok).collect(),
+    })
 }
 
 /// One repository as one pull sees it. Clones share hosts and tokens.
@@ -174,6 +245,7 @@ struct Inner {
     endpoints: Vec<Endpoint>,
     settings: Settings,
     downloads: Arc<Semaphore>,
+    health: Arc<Health>,
 }
 
 impl Repository {
@@ -181,17 +253,12 @@ impl Repository {
     pub fn reference(&self) -> &Reference {
         &self.inner.reference
     }
-
-    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.inner.endpoints.iter()
-    }
 }
 
 impl Inner {
-    fn pull_hosts(&self) -> Vec<&Endpoint> {
-        self.endpoints
-            .iter()
-            .filter(|endpoint| endpoint.host().capabilities.pull)
-            .collect()
+    fn pull_turns(&self) -> Turns {
+        Turns::new(&self.endpoints, |endpoint| {
+            endpoint.host().capabilities.pull
+        })
     }
 }

@@ -6,8 +6,9 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::coding::{self, Coding};
 use super::endpoint::{Ask, Endpoint};
-use super::failure::{Failure, Worst, shown};
+use super::failure::{Failure, shown};
 use super::manifest::{ACCEPT, MAX_MANIFEST, matches};
+use super::turns::Turns;
 use super::{Repository, body};
 use crate::model::{Descriptor, Digest, Error, Kind, Reference, Result};
 
@@ -29,31 +30,28 @@ impl Repository {
     /// The most telling failure of all hosts: `NotFound`, `Unauthenticated`, `PermissionDenied`, `Unavailable` …
     pub async fn resolve(&self) -> Result<Resolved> {
         let by_tag = self.reference().digest().is_none();
-        let hosts: Vec<&Endpoint> = self
-            .endpoints()
-            .filter(|endpoint| {
-                let can = endpoint.host().capabilities;
-                can.pull && (can.resolve || !by_tag)
-            })
-            .collect();
-        let mut worst = Worst::default();
+        let inner = &*self.inner;
+        let may = |endpoint: &Endpoint| {
+            let can = endpoint.host().capabilities;
+            can.pull && (can.resolve || !by_tag)
+        };
+        let mut failed = Turns::default();
         for &collection in collections(by_tag) {
-            for (at, endpoint) in hosts.iter().enumerate() {
-                let is_last = at.saturating_add(1) == hosts.len();
-                match resolve_at(endpoint, self.reference(), collection, is_last).await {
-                    Ok(resolved) => return Ok(resolved),
-                    Err(failure) => {
-                        tracing::debug!(host = %endpoint.host().authority, error = %failure.error, "resolve failed");
-                        worst.note(failure);
-                    }
-                }
+            let turns = Turns::new(&inner.endpoints, may);
+            let reference = self.reference();
+            let asked = inner.in_turn(turns, |endpoint, is_last| {
+                Box::pin(resolve_at(endpoint, reference, collection, is_last))
+            });
+            match asked.await {
+                Ok(resolved) => return Ok(resolved),
+                Err(turns) => failed = turns,
             }
             // Only where every host says that it does not have it, it may be somewhere else.
-            if !worst.all_not_found() {
+            if !failed.all_not_found() {
                 break;
             }
         }
-        Err(worst.into_error(|| {
+        Err(failed.into_error(|| {
             Error::not_found(format!(
                 "{}: no configured host may resolve it; see capabilities in hosts.toml",
                 self.reference()
@@ -113,7 +111,9 @@ async fn resolve_at(
     let response = endpoint.send(&ask).await?;
     let url = response.url().clone();
     let media_type = media_type(&response);
-    let body = body::read_all(response, MAX_MANIFEST, endpoint.idle_timeout()).await?;
+    let body = body::read_all(response, MAX_MANIFEST, endpoint.silence(is_last))
+        .await
+        .inspect_err(|failure| endpoint.blame(failure))?;
     let digest = match reference.digest() {
         None => Digest::sha256(&body),
         Some(digest) if matches(digest, &body) => digest.clone(),

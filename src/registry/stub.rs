@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::model::Digest;
@@ -34,6 +35,8 @@ pub(crate) struct Reply {
     cut_at: Option<usize>,
     /// Then keep the connection open and send nothing more, so long.
     stall: std::time::Duration,
+    /// Wait so long before the first byte.
+    delay: std::time::Duration,
 }
 
 impl Reply {
@@ -63,6 +66,12 @@ impl Reply {
     pub(crate) fn stall_at(mut self, at: usize) -> Self {
         self.stall = std::time::Duration::from_secs(60);
         self.cut_at(at)
+    }
+
+    /// Says nothing for a minute, then answers.
+    pub(crate) fn late(mut self) -> Self {
+        self.delay = std::time::Duration::from_secs(60);
+        self
     }
 }
 
@@ -137,6 +146,39 @@ impl Stub {
     }
 }
 
+/// Takes connections, counts them, and says nothing: whoever wants TLS of it cannot connect.
+pub(crate) struct Mute {
+    address: SocketAddr,
+    connects: Arc<AtomicUsize>,
+}
+
+impl Mute {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connects = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connects);
+        std::thread::spawn(move || {
+            let mut held = Vec::new();
+            for stream in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::SeqCst);
+                held.push(stream);
+            }
+        });
+        Self { address, connects }
+    }
+
+    /// `127.0.0.1:port`
+    pub(crate) fn authority(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// How often it was connected to.
+    pub(crate) fn connects(&self) -> usize {
+        self.connects.load(Ordering::SeqCst)
+    }
+}
+
 fn tls_config() -> Arc<rustls::ServerConfig> {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -201,6 +243,7 @@ fn serve(stream: impl Read + Write, script: &Script, log: &Mutex<Vec<Seen>>) -> 
         head.push_str(&format!("Content-Length: {}\r\n", reply.body.len()));
     }
     head.push_str("\r\n");
+    std::thread::park_timeout(reply.delay);
     let stream = reader.get_mut();
     stream.write_all(head.as_bytes()).ok()?;
     if !is_head {

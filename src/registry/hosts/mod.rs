@@ -68,6 +68,19 @@ pub(super) struct Host {
     pub(super) tls: Tls,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) dial_timeout: Option<Duration>,
+    /// An operator's file leads to it; else the reference alone does.
+    pub(super) is_named: bool,
+}
+
+impl Host {
+    /// Scheme and authority, as people know it. Where plain HTTP is the fallback, the file says `http`.
+    pub(super) fn name(&self) -> String {
+        let scheme = match self.scheme {
+            Scheme::Https => "https",
+            Scheme::Http | Scheme::HttpsThenHttp => "http",
+        };
+        format!("{scheme}://{}", self.authority)
+    }
 }
 
 /// The hosts to ask about `reference`, in order. Never empty.
@@ -185,6 +198,7 @@ fn default_upstream(reference: &Reference) -> Host {
         },
         headers: Vec::new(),
         dial_timeout: None,
+        is_named: false,
     }
 }
 

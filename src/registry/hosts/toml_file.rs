@@ -288,6 +288,7 @@ impl Entry {
             tls: self.tls(directory)?,
             headers: self.headers.clone(),
             dial_timeout: self.dial_timeout,
+            is_named: true,
         })
     }
 
@@ -341,6 +342,8 @@ impl HostsFile {
         }
         host.headers.clone_from(&self.top.headers);
         host.dial_timeout = self.top.dial_timeout;
+        // `_default` is for whatever a reference names.
+        host.is_named = directory.file_name().is_none_or(|name| name != "_default");
         Ok(host)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::stub::{Reply, Seen, Shelf, Stub};
+use super::stub::{Mute, Reply, Seen, Shelf, Stub};
 use super::*;
 use crate::model::{Descriptor, Digest, Kind};
 
@@ -12,6 +12,7 @@ const SECRET: &str = "S3cretXYZ";
 
 mod auth;
 mod fetching;
+mod mirrors;
 mod over_tls;
 mod resolving;
 
