@@ -3,4 +3,4 @@
 pub mod client;
 mod service;
 
-pub use service::{AdminService, Archive, Archives, Imported};
+pub use service::{AdminService, Archive, Archives, Imported, Mirrors};

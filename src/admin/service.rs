@@ -9,10 +9,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::model::{Digest, Error, Result};
 use crate::ops::{LiveTable, OpInfo};
+use crate::registry::HostReport;
 use crate::wire::admin::admin_server::{Admin, AdminServer};
 use crate::wire::admin::{
-    ImportImageRequest, ImportImageResponse, ListOperationsRequest, ListOperationsResponse,
-    Operation,
+    ImportImageRequest, ImportImageResponse, ListMirrorsRequest, ListMirrorsResponse,
+    ListOperationsRequest, ListOperationsResponse, Mirror, Operation,
 };
 
 /// An image archive on its way in: the name it shall get, if any, and its bytes.
@@ -40,17 +41,28 @@ pub trait Archives: Send + Sync {
     fn import(&self, archive: Archive) -> BoxFuture<'_, Result<Imported>>;
 }
 
+/// Knows the registry hosts.
+pub trait Mirrors: Send + Sync {
+    /// Every host that was asked lately, by its name.
+    fn mirrors(&self) -> Vec<HostReport>;
+}
+
 /// The service.
 #[derive(Clone)]
 pub struct AdminService {
     live: LiveTable,
     archives: Arc<dyn Archives>,
+    mirrors: Arc<dyn Mirrors>,
 }
 
 impl AdminService {
-    /// A service that shows `live` and imports into `archives`.
-    pub fn new(live: LiveTable, archives: Arc<dyn Archives>) -> Self {
-        Self { live, archives }
+    /// A service that shows `live` and `mirrors`, and imports into `archives`.
+    pub fn new(live: LiveTable, archives: Arc<dyn Archives>, mirrors: Arc<dyn Mirrors>) -> Self {
+        Self {
+            live,
+            archives,
+            mirrors,
+        }
     }
 
     /// The service as a route, taking messages up to `max_message_bytes`.
@@ -69,6 +81,14 @@ impl Admin for AdminService {
     ) -> Result<Response<ListOperationsResponse>, Status> {
         let operations = self.live.snapshot().into_iter().map(shown).collect();
         Ok(Response::new(ListOperationsResponse { operations }))
+    }
+
+    async fn list_mirrors(
+        &self,
+        _request: Request<ListMirrorsRequest>,
+    ) -> Result<Response<ListMirrorsResponse>, Status> {
+        let mirrors = self.mirrors.mirrors().into_iter().map(mirror).collect();
+        Ok(Response::new(ListMirrorsResponse { mirrors }))
     }
 
     async fn import_image(
@@ -112,5 +132,24 @@ fn shown(row: OpInfo) -> Operation {
         step_started_at: row.step_started_at.0,
         waits_on: row.waits_on.unwrap_or_default(),
         waiters: row.waiters,
+    }
+}
+
+fn mirror(row: HostReport) -> Mirror {
+    let (last_error, last_error_at) = row.last_error.unwrap_or_default();
+    let latency = row.median_latency.unwrap_or_default();
+    Mirror {
+        host: row.host,
+        state: row.state.name().into(),
+        since: row.since.0,
+        last_error,
+        last_error_at: last_error_at.0,
+        successes: row.successes,
+        failures: row.failures,
+        skips: row.skips,
+        hedges: row.hedges,
+        median_latency: i64::try_from(latency.as_nanos()).unwrap_or(i64::MAX),
+        bytes: row.bytes,
+        next_trial: row.next_trial.map_or(0, |at| at.0),
     }
 }

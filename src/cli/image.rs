@@ -1,4 +1,4 @@
-//! `podwright image`: what people do with images on a node without a registry.
+//! `podwright image`: what people do with the images of a node and the hosts that they come from.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Server;
+use super::{Server, mirrors};
 use crate::model::{Classify as _, Error, Kind, Result};
 use crate::wire::admin::{ImportImageRequest, ImportImageResponse};
 
@@ -33,11 +33,16 @@ enum Verb {
         #[command(flatten)]
         server: Server,
     },
+    /// Show the registry hosts that pulls have asked lately, mirrors and upstreams, and how they fare.
+    Mirrors(mirrors::Args),
 }
 
 /// Runs the verb.
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    let Verb::Import { file, name, server } = args.verb;
+    let (file, name, server) = match args.verb {
+        Verb::Import { file, name, server } => (file, name, server),
+        Verb::Mirrors(args) => return mirrors::run(&args),
+    };
     let imported = super::runtime()?.block_on(import(&file, name, &server))?;
     for reference in &imported.references {
         super::print(&format!(

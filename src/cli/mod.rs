@@ -12,9 +12,11 @@ use clap::{Parser, Subcommand};
 mod config;
 mod doctor;
 mod image;
+mod mirrors;
 mod ops;
 mod play;
 mod serve;
+mod table;
 mod version;
 
 use crate::admin::client;

@@ -1,10 +1,8 @@
 //! `podwright ops`: what runs now, which step, since when.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use super::Server;
+use super::{Server, table};
 use crate::model::clock::{Clock as _, SystemClock};
 use crate::model::{Classify as _, Kind, Result, Timestamp};
 use crate::wire::admin::{ListOperationsRequest, Operation};
@@ -25,12 +23,12 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             .map(|reply| reply.into_inner().operations)
             .classify(Kind::Unavailable, || "list the running operations".into())
     })?;
-    super::print(&table(&operations, SystemClock.now()))?;
+    super::print(&shown(&operations, SystemClock.now()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// One line an operation, oldest first; control characters spelled out.
-fn table(operations: &[Operation], now: Timestamp) -> String {
+/// One line an operation, oldest first.
+fn shown(operations: &[Operation], now: Timestamp) -> String {
     if operations.is_empty() {
         return "nothing runs\n".into();
     }
@@ -43,51 +41,20 @@ fn table(operations: &[Operation], now: Timestamp) -> String {
         "STEP AGE",
         "CALLERS",
         "WAITS ON",
-    ]
-    .map(str::to_owned);
+    ];
     let rows = operations.iter().map(|operation| {
         [
             operation.id.clone(),
             operation.kind.clone(),
             operation.object.clone(),
-            age(operation.started_at, now),
+            table::age(operation.started_at, now),
             operation.step.clone(),
-            age(operation.step_started_at, now),
+            table::age(operation.step_started_at, now),
             operation.waiters.to_string(),
             operation.waits_on.clone(),
         ]
-        .map(|cell| cell.escape_debug().to_string())
     });
-    let rows: Vec<[String; 8]> = std::iter::once(head).chain(rows).collect();
-    let mut widths = [0_usize; 8];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            // Writing to a String cannot fail.
-            if write!(line, "{cell:<width$}  ").is_err() {
-                break;
-            }
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-fn age(since: i64, now: Timestamp) -> String {
-    let age = now.since(Timestamp(since));
-    if age < Duration::from_secs(60) {
-        format!("{:.1}s", age.as_secs_f64())
-    } else {
-        let seconds = age.as_secs();
-        format!("{}m{:02}s", seconds / 60, seconds % 60)
-    }
+    table::render(head, rows)
 }
 
 #[cfg(test)]
@@ -107,7 +74,7 @@ mod tests {
             waiters: 1,
         }];
 
-        let text = table(&operations, Timestamp(91_000_000_000));
+        let text = shown(&operations, Timestamp(91_000_000_000));
 
         assert_eq!(
             text,

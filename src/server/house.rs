@@ -164,7 +164,12 @@ impl House {
     /// The services of the socket.
     pub(super) fn routes(&self) -> Routes {
         let limit = self.config.load().server.max_message_bytes.get();
-        let admin = AdminService::new(self.live.clone(), Arc::clone(&self.desk) as _);
+        let desk = &self.desk;
+        let admin = AdminService::new(
+            self.live.clone(),
+            Arc::clone(desk) as _,
+            Arc::clone(desk) as _,
+        );
         Routes::new(admin.into_server(limit))
             .add_service(self.service.runtime_server(limit))
             .add_service(self.service.image_server(limit))

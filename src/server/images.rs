@@ -7,14 +7,14 @@ use futures::future::BoxFuture;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::admin::{Archive, Archives, Imported};
+use crate::admin::{Archive, Archives, Imported, Mirrors};
 use crate::container::{LocalImage, LocalImages};
 use crate::cri;
 use crate::events::ImageNews;
 use crate::image::{FsUsage, ImageUser, ImageView, Images, ImportRequest, PullRequest};
 use crate::model::{Classify, Context, Kind, Result};
 use crate::ops::Supervisor;
-use crate::registry::{AuthFields, Credentials};
+use crate::registry::{AuthFields, Credentials, HostReport};
 use crate::wire::cri as pb;
 
 /// Waits between attempts to read what containerd told of: the first, and the longest.
@@ -201,6 +201,12 @@ impl Archives for ImageDesk {
                 bytes: made.bytes,
             })
         })
+    }
+}
+
+impl Mirrors for ImageDesk {
+    fn mirrors(&self) -> Vec<HostReport> {
+        self.images.mirrors()
     }
 }
 

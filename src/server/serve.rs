@@ -68,13 +68,14 @@ mod tests {
 
     use super::super::sockets;
     use super::*;
-    use crate::admin::{AdminService, Archive, Archives, Imported, client};
+    use crate::admin::{AdminService, Archive, Archives, Imported, Mirrors, client};
     use crate::config::Config;
     use crate::model::clock::SystemClock;
-    use crate::model::{Digest, Error};
+    use crate::model::{Digest, Error, Timestamp};
     use crate::ops::LiveTable;
+    use crate::registry::{BreakerState, HostReport};
     use crate::wire::admin::admin_client::AdminClient;
-    use crate::wire::admin::{ImportImageRequest, ListOperationsRequest};
+    use crate::wire::admin::{ImportImageRequest, ListMirrorsRequest, ListOperationsRequest};
 
     /// Counts the bytes of archives, and refuses empty ones.
     struct Scales;
@@ -99,6 +100,24 @@ mod tests {
         }
     }
 
+    impl Mirrors for Scales {
+        fn mirrors(&self) -> Vec<HostReport> {
+            vec![HostReport {
+                host: "https://mirror.tld".into(),
+                state: BreakerState::HalfOpen,
+                since: Timestamp(1),
+                last_error: Some(("cannot connect".into(), Timestamp(2))),
+                successes: 3,
+                failures: 4,
+                skips: 5,
+                hedges: 6,
+                median_latency: None,
+                bytes: 7,
+                next_trial: Some(Timestamp(8)),
+            }]
+        }
+    }
+
     fn piece(reference: &str, chunk: &[u8]) -> ImportImageRequest {
         ImportImageRequest {
             reference: reference.into(),
@@ -113,7 +132,8 @@ mod tests {
         let listening = sockets::listen_blocking(&path, &Admission::default()).unwrap();
         let live = LiveTable::new(Arc::new(SystemClock));
         let operation = live.begin("RunPodSandbox", "default/web");
-        let routes = Routes::new(AdminService::new(live, Arc::new(Scales)).into_server(1 << 24));
+        let admin = AdminService::new(live, Arc::new(Scales), Arc::new(Scales));
+        let routes = Routes::new(admin.into_server(1 << 24));
         let stop = CancellationToken::new();
         let limits = Config::default().server;
         let serving = serve(
@@ -136,11 +156,18 @@ mod tests {
             let empty = admin
                 .import_image(futures::stream::iter([piece("", b"")]))
                 .await;
+            let mirrors = admin.list_mirrors(ListMirrorsRequest {}).await;
             stop.cancel();
-            (rows, imported.unwrap().into_inner(), empty.unwrap_err())
+            let mirrors = mirrors.unwrap().into_inner().mirrors;
+            (
+                rows,
+                imported.unwrap().into_inner(),
+                empty.unwrap_err(),
+                mirrors,
+            )
         };
 
-        let (served, (rows, imported, empty)) = tokio::join!(serving, asking);
+        let (served, (rows, imported, empty, mirrors)) = tokio::join!(serving, asking);
 
         served.unwrap();
         assert_eq!(
@@ -152,6 +179,19 @@ mod tests {
             (7, vec!["demo/web:1".to_owned()])
         );
         assert_eq!(empty.code(), tonic::Code::InvalidArgument);
+        let mirror = &mirrors[0];
+        assert_eq!(
+            (mirror.host.as_str(), mirror.state.as_str()),
+            ("https://mirror.tld", "half-open")
+        );
+        assert_eq!(
+            (
+                mirror.median_latency,
+                mirror.next_trial,
+                mirror.last_error_at
+            ),
+            (0, 8, 2)
+        );
         assert!(!path.exists());
         drop(operation);
     }

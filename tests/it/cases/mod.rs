@@ -13,6 +13,7 @@ mod installed;
 mod joins;
 mod kills;
 mod logs;
+mod mirrors;
 mod networks;
 mod nri;
 mod paths;
@@ -47,6 +48,7 @@ pub(crate) fn all() -> Vec<Case> {
         diagnoses::CASES,
         logs::CASES,
         images::CASES,
+        mirrors::CASES,
         bad_input::CASES,
         joins::CASES,
         crashes::CASES,

@@ -34,6 +34,17 @@ pub(crate) async fn start(node: &Node, name: &str, repository: &str, tag: &str) 
     Ok(registry)
 }
 
+/// Has `domain` served by the registry of [`start`], and by `mirrors` before it.
+pub(crate) fn mirrors(domain: &str, mirrors: &[&str]) -> Outcome {
+    let directory = Path::new(HOSTS).join(domain);
+    fs::create_dir_all(&directory)?;
+    let mut text = format!("server = \"http://{ADDRESS}\"\n");
+    for mirror in mirrors {
+        text.push_str(&format!("[host.\"{mirror}\"]\n"));
+    }
+    Ok(fs::write(directory.join("hosts.toml"), text)?)
+}
+
 /// Lays an OCI archive out as the registry stores it.
 fn fill(storage: &Path, name: &str, repository: &str, tag: &str) -> Outcome {
     let layout = storage.with_extension("layout");
