@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use super::ConfigFile;
 use crate::config::{self, Config, Overrides};
+use crate::devices;
 use crate::model::Result;
 
 #[derive(Debug, clap::Args)]
@@ -31,7 +32,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Reference => super::print(&config::reference())?,
         Verb::Check(file) => {
             let config = Config::load(file.config.as_deref(), &Overrides::default())?;
-            for warning in config.warnings() {
+            let broken = devices::broken_class_files_blocking(&config.containers);
+            for warning in config.warnings().into_iter().chain(broken) {
                 super::print(&format!("WARN {warning}\n"))?;
             }
             super::print("OK\n")?;

@@ -281,6 +281,8 @@ impl Rules {
                 file.blockio_config_file.as_ref(),
             ),
             ignore_blockio_not_enabled_errors: file.ignore_blockio_not_enabled_errors,
+            rdt_config_file: self
+                .optional_absolute("containers.rdt_config_file", file.rdt_config_file.as_ref()),
             ignore_rdt_not_enabled_errors: file.ignore_rdt_not_enabled_errors,
             exec_sync_drain: self.span(
                 "containers.exec_sync_drain",

@@ -127,6 +127,7 @@ table! {
         hooks_dirs: Vec<PathBuf> = Vec::new(),
         blockio_config_file: Option<PathBuf> = None,
         ignore_blockio_not_enabled_errors: bool = false,
+        rdt_config_file: Option<PathBuf> = None,
         ignore_rdt_not_enabled_errors: bool = false,
         exec_sync_drain: Span = Span::seconds(2),
         exec_sync_output_bytes: u32 = 15 * 1024 * 1024,

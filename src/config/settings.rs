@@ -161,6 +161,8 @@ pub struct Containers {
     pub blockio_config_file: Option<PathBuf>,
     /// Containers that name a block I/O class run without it where those are off.
     pub ignore_blockio_not_enabled_errors: bool,
+    /// File of cache classes; without it they are the groups that resctrl has.
+    pub rdt_config_file: Option<PathBuf>,
     /// Containers that name a cache class run without it where resctrl is not mounted.
     pub ignore_rdt_not_enabled_errors: bool,
     /// How long ExecSync waits for output after the process ended.

@@ -10,17 +10,18 @@ mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod hooks;
+mod rdt;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use cdi::requested;
 pub use classes::ClassesSurvey;
 pub use files::BrokenFile;
 pub use hooks::HookFacts;
 
-use crate::config::Shared;
 use crate::config::settings::Containers;
+use crate::config::{Config, Shared};
 use crate::model::classes::{AskedClasses, Classes};
 use crate::model::clock::SystemClock;
 use crate::model::{Clock, Edits, Error, Result};
@@ -35,6 +36,8 @@ pub struct DeviceFiles {
     config: Shared,
     specifications: Files<Specification>,
     hooks: Files<HookFile>,
+    /// Held while groups of resctrl are changed.
+    groups: Mutex<()>,
 }
 
 impl DeviceFiles {
@@ -44,6 +47,7 @@ impl DeviceFiles {
             config,
             specifications: cdi::files(Arc::clone(&clock)),
             hooks: hooks::files(clock),
+            groups: Mutex::new(()),
         }
     }
 
@@ -73,7 +77,25 @@ impl DeviceFiles {
     /// # Errors
     /// `FailedPrecondition` or `InvalidArgument` where they mean nothing here, and the settings do not say to go on without.
     pub fn classes_blocking(&self, asked: &AskedClasses) -> Result<Classes> {
-        classes::resolve_blocking(asked, &self.config.load().containers)
+        let config = self.config.load();
+        let resctrl = classes::resctrl_blocking(&config);
+        let _one_at_a_time = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        classes::resolve_blocking(asked, &config.containers, &resctrl)
+    }
+
+    /// Brings the groups of resctrl in line with the file of cache classes, where there is one.
+    ///
+    /// # Errors
+    /// Saying what is wrong with the file or missing on this node; classes that can be used are none the worse for one
+    /// that cannot, which is logged.
+    pub fn apply_classes_blocking(&self) -> Result<()> {
+        let config = self.config.load();
+        if config.containers.rdt_config_file.is_none() {
+            return Ok(());
+        }
+        let resctrl = classes::resctrl_blocking(&config);
+        let _one_at_a_time = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        classes::apply_blocking(&config.containers, &resctrl)
     }
 
     /// Whether any directory of hook files is configured.
@@ -90,8 +112,13 @@ impl DeviceFiles {
 }
 
 /// The classes of service that the node has.
-pub fn classes_survey_blocking(settings: &Containers) -> ClassesSurvey {
-    classes::survey_blocking(settings)
+pub fn classes_survey_blocking(config: &Config) -> ClassesSurvey {
+    classes::survey_blocking(&config.containers, &classes::resctrl_blocking(config))
+}
+
+/// What is wrong with the files of classes, whatever this node has.
+pub fn broken_class_files_blocking(settings: &Containers) -> Vec<String> {
+    classes::broken_files_blocking(settings)
 }
 
 /// CDI specifications in `cdi` that cannot be used, or not wholly, and then such hook files in `hooks`.

@@ -7,6 +7,20 @@ pub struct AskedClasses {
     pub block_io: Option<String>,
     /// Cache and memory bandwidth.
     pub rdt: Option<String>,
+    /// Who names the latter.
+    pub rdt_asker: Asker,
+}
+
+/// Who names a class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asker {
+    /// An annotation of the container.
+    #[default]
+    Container,
+    /// An annotation of its pod.
+    Pod,
+    /// An NRI plugin.
+    Plugin,
 }
 
 /// What those names mean on this node.

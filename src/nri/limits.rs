@@ -7,7 +7,7 @@ use oci_spec::runtime::{
 use super::facts::Limits;
 use super::messages::api;
 use super::words::{meaning, word};
-use crate::model::classes::AskedClasses;
+use crate::model::classes::{AskedClasses, Asker};
 use crate::model::host_facts::CgroupVersion;
 use crate::model::{Error, HostFacts, Resources, Result};
 
@@ -150,6 +150,10 @@ pub(super) fn asked(resources: &api::LinuxResources) -> Result<Limits> {
         resources: limits,
         classes: AskedClasses {
             block_io: class(&resources.blockio_class),
+            rdt_asker: match &resources.rdt_class {
+                Some(_) => Asker::Plugin,
+                None => Asker::default(),
+            },
             rdt: class(&resources.rdt_class),
         },
     })

@@ -45,6 +45,7 @@ impl Tending {
             backend::refuse_cri_plugin(&plugins)?;
         }
         self.look_at_host().await?;
+        self.make_classes().await?;
         self.look_at_runtimes().await
     }
 
@@ -64,6 +65,18 @@ impl Tending {
             .filter(|_| !settings.containers.disable_selinux);
         self.deps.host.store(Arc::new(facts));
         Ok(())
+    }
+
+    /// Cache classes are there before containers that name one. What is wrong with them is theirs alone.
+    async fn make_classes(&self) -> Result<()> {
+        let files = Arc::clone(&self.deps.device_files);
+        sys::off_thread("make cache classes", move || {
+            if let Err(error) = files.apply_classes_blocking() {
+                tracing::error!(error = %error.chain(), "cache classes (RDT) cannot be used");
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// What the handlers can do follows from their OCI runtimes, which are asked once containerd answers.

@@ -7,7 +7,7 @@ use oci_spec::runtime::{
     LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder, Spec,
 };
 
-use crate::model::classes::{AskedClasses, BlockIo, Classes, DiskIo, IoLimits};
+use crate::model::classes::{AskedClasses, Asker, BlockIo, Classes, DiskIo, IoLimits};
 use crate::model::{Classify, ContainerConfig, Kind, PodConfig, Result};
 
 /// The classes that annotations of the container or its pod name. Those of the container itself win, then those that the
@@ -22,14 +22,18 @@ pub fn asked_classes(config: &ContainerConfig, pod: &PodConfig) -> AskedClasses 
         let own = config
             .annotations
             .get(&format!("io.kubernetes.cri.{kind}-class"));
-        own.or_else(|| of_pod(&format!("container.{name}")))
+        let asker = own.map_or(Asker::Pod, |_| Asker::Container);
+        let class = own
+            .or_else(|| of_pod(&format!("container.{name}")))
             .or_else(|| of_pod("pod"))
-            .filter(|class| !class.is_empty())
-            .cloned()
+            .filter(|class| !class.is_empty());
+        class.map(|class| (class.clone(), asker))
     };
+    let (rdt, rdt_asker) = class("rdt").unzip();
     AskedClasses {
-        block_io: class("blockio"),
-        rdt: class("rdt"),
+        block_io: class("blockio").map(|(class, _)| class),
+        rdt,
+        rdt_asker: rdt_asker.unwrap_or_default(),
     }
 }
 

@@ -241,7 +241,7 @@ pub async fn gather(
             broken_hosts_files: broken_files_blocking(&config.images.registry_config_path),
             broken_cdi_files,
             broken_hook_files,
-            classes: devices::classes_survey_blocking(&config.containers),
+            classes: devices::classes_survey_blocking(&config),
             no_plugins: nri.map_or_else(Vec::new, |nri| no_plugins_blocking(&nri.plugin_dir)),
             nri_socket: nri_socket.map(|path| {
                 let occupant = occupant_blocking(&path);

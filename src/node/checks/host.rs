@@ -224,17 +224,28 @@ pub(super) fn classes(facts: &Facts) -> Vec<Check> {
         [] => "none".to_owned(),
         names => names.join(", "),
     };
-    let of_file = facts.classes.block_io.as_ref().map(|found| match found {
-        Ok(names) => Check::ok(BLOCK_IO, listed(names)),
-        Err(error) => Check::warn(
-            BLOCK_IO,
-            error,
-            "correct the file: until then containers that name a class are refused",
-        ),
-    });
-    let groups = facts.classes.rdt.as_ref();
-    let groups = groups.map(|names| Check::ok("cache classes (RDT)", listed(names)));
-    of_file.into_iter().chain(groups).collect()
+    let of_file = |title: &'static str, found: &std::result::Result<Vec<String>, String>| {
+        match found {
+            Ok(names) => Check::ok(title, listed(names)),
+            Err(error) => Check::warn(
+                title,
+                error,
+                "correct the file, or give the node what it lacks: until then containers that name a class are refused",
+            ),
+        }
+    };
+    let known = &facts.classes;
+    let block_io = known.block_io.as_ref();
+    let rdt = known.rdt_file.as_ref();
+    let groups = known.rdt.as_ref();
+    [
+        block_io.map(|found| of_file(BLOCK_IO, found)),
+        rdt.map(|found| of_file("cache classes (RDT)", found)),
+        groups.map(|names| Check::ok("groups of resctrl (RDT)", listed(names))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 pub(super) fn plugins(facts: &Facts) -> Vec<Check> {

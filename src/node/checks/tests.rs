@@ -244,7 +244,7 @@ fn classes_of_service_are_named_where_there_are_some() {
     };
     let mut classes = ClassesSurvey {
         block_io: Some(Err("Weight 5: want 10 to 1000".to_owned())),
-        rdt: None,
+        ..ClassesSurvey::default()
     };
 
     let broken = said(&classes);
@@ -252,6 +252,10 @@ fn classes_of_service_are_named_where_there_are_some() {
     assert_eq!(broken[0].1, Outcome::Warn);
     classes.block_io = Some(Ok(vec!["fast".to_owned(), "slow".to_owned()]));
     assert!(said(&classes).is_empty());
+    classes.rdt_file = Some(Err("resctrl is not mounted".to_owned()));
+    let broken = said(&classes);
+    assert_eq!(broken.len(), 1, "{broken:?}");
+    assert_eq!(broken[0].2, "resctrl is not mounted");
 }
 
 #[test]
