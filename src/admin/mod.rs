@@ -1,6 +1,8 @@
 //! Our own control service, `podwright.admin.v1`, on the same root-only socket.
 
 pub mod client;
+mod pulls;
 mod service;
 
-pub use service::{AdminService, Archive, Archives, Imported, Mirrors};
+pub use pulls::{PullOrder, Pulls};
+pub use service::{AdminParts, AdminService, Archive, Archives, Imported, Mirrors};

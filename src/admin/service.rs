@@ -7,13 +7,15 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::pulls::{self, PullOrder, Pulls};
 use crate::model::{Digest, Error, Result};
 use crate::ops::{LiveTable, OpInfo};
 use crate::registry::HostReport;
 use crate::wire::admin::admin_server::{Admin, AdminServer};
 use crate::wire::admin::{
     ImportImageRequest, ImportImageResponse, ListMirrorsRequest, ListMirrorsResponse,
-    ListOperationsRequest, ListOperationsResponse, Mirror, Operation,
+    ListOperationsRequest, ListOperationsResponse, ListPullsRequest, ListPullsResponse, Mirror,
+    Operation, PullImageRequest, PullImageResponse,
 };
 
 /// An image archive on its way in: the name it shall get, if any, and its bytes.
@@ -47,21 +49,35 @@ pub trait Mirrors: Send + Sync {
     fn mirrors(&self) -> Vec<HostReport>;
 }
 
+/// What the service is made of.
+pub struct AdminParts {
+    /// Shown as operations.
+    pub live: LiveTable,
+    /// Takes imports in.
+    pub archives: Arc<dyn Archives>,
+    /// Shown as mirrors.
+    pub mirrors: Arc<dyn Mirrors>,
+    /// Pulls, and shows what is pulled.
+    pub pulls: Arc<dyn Pulls>,
+}
+
 /// The service.
 #[derive(Clone)]
 pub struct AdminService {
     live: LiveTable,
     archives: Arc<dyn Archives>,
     mirrors: Arc<dyn Mirrors>,
+    pulls: Arc<dyn Pulls>,
 }
 
 impl AdminService {
-    /// A service that shows `live` and `mirrors`, and imports into `archives`.
-    pub fn new(live: LiveTable, archives: Arc<dyn Archives>, mirrors: Arc<dyn Mirrors>) -> Self {
+    /// A service over `parts`.
+    pub fn new(parts: AdminParts) -> Self {
         Self {
-            live,
-            archives,
-            mirrors,
+            live: parts.live,
+            archives: parts.archives,
+            mirrors: parts.mirrors,
+            pulls: parts.pulls,
         }
     }
 
@@ -89,6 +105,30 @@ impl Admin for AdminService {
     ) -> Result<Response<ListMirrorsResponse>, Status> {
         let mirrors = self.mirrors.mirrors().into_iter().map(mirror).collect();
         Ok(Response::new(ListMirrorsResponse { mirrors }))
+    }
+
+    async fn list_pulls(
+        &self,
+        _request: Request<ListPullsRequest>,
+    ) -> Result<Response<ListPullsResponse>, Status> {
+        let pulls = self.pulls.pulls().into_iter().map(pulls::shown).collect();
+        Ok(Response::new(ListPullsResponse { pulls }))
+    }
+
+    type PullImageStream = BoxStream<'static, Result<PullImageResponse, Status>>;
+
+    async fn pull_image(
+        &self,
+        request: Request<PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        let request = request.into_inner();
+        let order = PullOrder {
+            reference: request.reference,
+            runtime_handler: request.runtime_handler,
+            username: request.username,
+            password: request.password,
+        };
+        Ok(Response::new(pulls::follow(Arc::clone(&self.pulls), order)))
     }
 
     async fn import_image(

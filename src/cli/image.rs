@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Server, mirrors};
+use super::{Server, mirrors, pull, pulls};
 use crate::model::{Classify as _, Error, Kind, Result};
 use crate::wire::admin::{ImportImageRequest, ImportImageResponse};
 
@@ -33,6 +33,10 @@ enum Verb {
         #[command(flatten)]
         server: Server,
     },
+    /// Pull an image as kubelet's pulls are done, and show how far each layer is.
+    Pull(pull::Args),
+    /// Show what is being pulled, how far it is, and how the last pulls ended.
+    Pulls(pulls::Args),
     /// Show the registry hosts that pulls have asked lately, mirrors and upstreams, and how they fare.
     Mirrors(mirrors::Args),
 }
@@ -41,6 +45,8 @@ enum Verb {
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let (file, name, server) = match args.verb {
         Verb::Import { file, name, server } => (file, name, server),
+        Verb::Pull(args) => return pull::run(args),
+        Verb::Pulls(args) => return pulls::run(&args),
         Verb::Mirrors(args) => return mirrors::run(&args),
     };
     let imported = super::runtime()?.block_on(import(&file, name, &server))?;

@@ -95,26 +95,17 @@ fn object(mirror: &Mirror) -> Value {
     json!({
         "host": mirror.host,
         "state": mirror.state,
-        "since": time(mirror.since),
+        "since": table::time(mirror.since),
         "successes": mirror.successes,
         "failures": mirror.failures,
         "skips": mirror.skips,
         "hedges": mirror.hedges,
         "median_latency_ms": latency(mirror).map(|latency| latency.as_secs_f64() * 1e3),
         "bytes": mirror.bytes,
-        "next_trial": time(mirror.next_trial),
+        "next_trial": table::time(mirror.next_trial),
         "last_error": has_failed.then_some(&mirror.last_error),
-        "last_error_at": time(mirror.last_error_at),
+        "last_error_at": table::time(mirror.last_error_at),
     })
-}
-
-/// RFC 3339; `None` for a time that never was.
-fn time(nanos: i64) -> Option<String> {
-    if nanos == 0 {
-        return None;
-    }
-    let time = jiff::Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
-    Some(time.to_string())
 }
 
 #[cfg(test)]

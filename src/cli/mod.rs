@@ -15,6 +15,8 @@ mod image;
 mod mirrors;
 mod ops;
 mod play;
+mod pull;
+mod pulls;
 mod serve;
 mod table;
 mod version;

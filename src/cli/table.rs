@@ -49,3 +49,44 @@ pub(super) fn span(span: Duration) -> String {
         format!("{}m{:02}s", seconds / 60, seconds % 60)
     }
 }
+
+/// RFC 3339; `None` for a time that never was.
+pub(super) fn time(nanos: i64) -> Option<String> {
+    if nanos == 0 {
+        return None;
+    }
+    let time = jiff::Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
+    Some(time.to_string())
+}
+
+/// A number of bytes in the largest unit that leaves at least one.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = UNITS.iter().find(|(shift, _)| bytes >> shift > 0);
+    let Some((shift, name)) = unit else {
+        return format!("{bytes} B");
+    };
+    // Tenths of the unit, rounded down: what is not whole yet is never shown as whole.
+    let tenths = (u128::from(bytes) * 10) >> shift;
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_in_the_largest_unit_and_never_rounded_up() {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            ((1 << 20) - 1, "1023.9 KiB"),
+            (3 << 29, "1.5 GiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ];
+        for (bytes_, want) in cases {
+            assert_eq!(bytes(bytes_), want);
+        }
+    }
+}

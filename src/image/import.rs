@@ -103,6 +103,7 @@ impl Images {
         let facts = Arc::new(facts);
         let snapshotter = self.snapshotter_of("")?;
         let unpack = Unpack {
+            progress: None,
             containerd,
             locks: &self.inner.locks,
             supervisor: &self.inner.supervisor,

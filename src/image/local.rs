@@ -29,6 +29,7 @@ impl Images {
             lease: lease.id(),
         };
         let unpack = Unpack {
+            progress: None,
             containerd,
             locks: &inner.locks,
             supervisor: &inner.supervisor,

@@ -17,6 +17,7 @@ mod load;
 mod local;
 mod locks;
 mod pattern;
+mod progress;
 mod pull;
 mod remove;
 mod store;
@@ -34,6 +35,7 @@ use tokio::sync::RwLock;
 pub use config_blob::{ImageConfig, ImageUser};
 pub use facts::Layer;
 pub use import::{ImportRequest, Imported};
+pub use progress::{LayerReport, LayerState, PullEnd, PullReport};
 pub use pull::{PullRequest, Step};
 pub use usage::FsUsage;
 pub use view::ImageView;
@@ -42,6 +44,7 @@ use catalog::Catalog;
 use joined::Joined;
 use lease::LeaseBook;
 use locks::Locks;
+use progress::PullBook;
 use pull::PullKey;
 use usage::Usages;
 
@@ -90,6 +93,7 @@ struct Inner {
     locks: Locks,
     leases: LeaseBook,
     pulls: Joined<PullKey, Digest>,
+    book: PullBook,
     usages: Usages,
 }
 
@@ -99,6 +103,7 @@ impl Images {
         Self {
             inner: Arc::new(Inner {
                 pulls: Joined::new(parts.supervisor.clone()),
+                book: PullBook::new(Arc::clone(&parts.clock)),
                 containerd: parts.containerd,
                 registry: parts.registry,
                 supervisor: parts.supervisor,

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 
 use super::facts::{Documents, Facts};
 use super::labels;
+use super::progress::{Progress, PullReport};
 use super::store::Store;
 use super::unpack::{BringLayer, Unpack};
 use super::{Images, Inner, pattern};
@@ -40,9 +41,19 @@ pub struct PullRequest {
 /// What makes two pulls the same: who asks is part of it, or one caller's rights would serve another.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct PullKey {
-    reference: String,
-    snapshotter: String,
-    credentials: [u8; 32],
+    pub(super) reference: String,
+    pub(super) snapshotter: String,
+    pub(super) credentials: [u8; 32],
+}
+
+impl PullKey {
+    fn of(reference: &Reference, snapshotter: &str, credentials: &Credentials) -> Self {
+        Self {
+            reference: reference.to_string(),
+            snapshotter: snapshotter.to_owned(),
+            credentials: credentials.fingerprint(),
+        }
+    }
 }
 
 /// The steps, as the table of live operations and the gates name them.
@@ -96,14 +107,13 @@ impl Images {
         if let Some(id) = self.answer_locally(&reference, &request.credentials)? {
             return Ok(id);
         }
-        let key = PullKey {
-            reference: reference.to_string(),
-            snapshotter: snapshotter.clone(),
-            credentials: request.credentials.fingerprint(),
-        };
+        let key = PullKey::of(&reference, &snapshotter, &request.credentials);
+        let shown = key.clone();
         let images = self.clone();
         let work = move || async move {
-            let operation = images.inner.live.begin(OPERATION, reference.to_string());
+            let name = reference.to_string();
+            let progress = images.inner.book.begin(shown);
+            let operation = images.inner.live.begin(OPERATION, name);
             let pull = Pull {
                 inner: &images.inner,
                 images: &images,
@@ -111,10 +121,26 @@ impl Images {
                 credentials: &request.credentials,
                 snapshotter: &snapshotter,
                 operation,
+                progress: &progress,
             };
-            pull.run().await.map_err(|error| within(&reference, error))
+            let outcome = pull.run().await.map_err(|error| within(&reference, error));
+            progress.end(&outcome);
+            outcome
         };
         self.inner.pulls.run(OPERATION, key, work).await
+    }
+
+    /// The pulls that run, oldest first, and then the last ones that ended, the latest first. Makes no call.
+    pub fn pulls(&self) -> Vec<PullReport> {
+        self.inner.book.reports()
+    }
+
+    /// How far the pull is that such a request has begun or joined; `None` where none runs.
+    pub fn progress_of(&self, request: &PullRequest) -> Option<PullReport> {
+        let reference: Reference = request.reference.parse().ok()?;
+        let snapshotter = self.snapshotter_of(&request.runtime_handler).ok()?;
+        let key = PullKey::of(&reference, &snapshotter, &request.credentials);
+        self.inner.book.running(&key)
     }
 
     /// The snapshotter of a runtime handler.
@@ -164,6 +190,7 @@ struct Pull<'a> {
     credentials: &'a Credentials,
     snapshotter: &'a str,
     operation: Operation,
+    progress: &'a Progress,
 }
 
 impl Pull<'_> {
@@ -187,6 +214,7 @@ impl Pull<'_> {
             .step(Step::Resolve, repository.resolve())
             .await
             .map_err(|error| registry_error(self.reference, error))?;
+        self.progress.host(&resolved.host);
         if let Some(id) = self.up_to_date(&resolved.target.digest).await? {
             tracing::info!(image = %self.reference, %id, host = %resolved.host, "image is up to date");
             return Ok(id);
@@ -223,6 +251,7 @@ impl Pull<'_> {
             lease: lease.id(),
         };
         let fetch = Fetch {
+            progress: self.progress,
             store: &store,
             repository,
             resolved,
@@ -237,7 +266,9 @@ impl Pull<'_> {
                 return Err(error);
             }
         };
+        self.progress.layers(&facts.layers);
         let unpack = Unpack {
+            progress: Some(self.progress),
             containerd,
             locks: &self.inner.locks,
             supervisor: &self.inner.supervisor,
@@ -300,6 +331,7 @@ impl Pull<'_> {
 
     async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.operation.step(step.name());
+        self.progress.step(step.name());
         gate(OPERATION, step.name(), Edge::Before).await;
         let done = work.await;
         gate(OPERATION, step.name(), Edge::After).await;
@@ -342,6 +374,7 @@ fn within(reference: &Reference, error: Error) -> Error {
 
 /// Documents and layers by way of the content store, fetched where they are missing.
 struct Fetch<'a> {
+    progress: &'a Progress,
     store: &'a Store<'a>,
     repository: &'a Repository,
     resolved: &'a Resolved,
@@ -419,9 +452,10 @@ impl BringLayer for Fetch<'_> {
                 ));
             }
             let reference = self.repository.reference();
+            let meter = self.progress.meter(&layer.digest);
             let on_registry_error = |error| registry_error(reference, error);
             self.store
-                .fetch(layer, self.repository, on_registry_error)
+                .fetch(layer, self.repository, &meter, on_registry_error)
                 .await
         })
     }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::labels;
 use super::locks::Locks;
+use super::progress::{LayerState, Meter};
 use crate::containerd::{Containerd, ContentWriter, LeaseId, WriteRequest, WriteStart};
 use crate::model::{Context, Descriptor, Error, Kind, Reference, Result};
 use crate::registry::{Blob, Repository};
@@ -38,11 +39,13 @@ impl Store<'_> {
         &self,
         descriptor: &Descriptor,
         repository: &Repository,
+        meter: &Meter<'_>,
         on_registry_error: impl Fn(Error) -> Error,
     ) -> Result<()> {
         let _turn = self.locks.hold(descriptor.digest.as_str()).await;
         let mut writer = match self.open(descriptor).await? {
             WriteStart::Present => {
+                meter.state(LayerState::Fetched);
                 return self.note_source(descriptor, repository.reference()).await;
             }
             WriteStart::Open(writer) => writer,
@@ -52,9 +55,10 @@ impl Store<'_> {
         }
         let resumed = writer.offset() > 0;
         let blob = repository.blob(descriptor.clone(), writer.offset());
-        copy(blob, &mut *writer, &on_registry_error).await?;
+        meter.begin(writer.offset());
+        copy(blob, &mut *writer, meter, &on_registry_error).await?;
         let labels = labels::source(repository.reference(), &BTreeMap::new());
-        match writer.commit(labels.clone()).await {
+        let committed = match writer.commit(labels.clone()).await {
             Err(error) if error.kind() == Kind::FailedPrecondition && resumed => {
                 // What lay there from before was not the beginning of this blob; the store has thrown it away.
                 tracing::info!(digest = %descriptor.digest, "a resumed blob did not fit: fetching it whole");
@@ -62,14 +66,16 @@ impl Store<'_> {
                     return Ok(());
                 };
                 let blob = repository.blob(descriptor.clone(), writer.offset());
-                copy(blob, &mut *writer, &on_registry_error).await?;
+                meter.begin(writer.offset());
+                copy(blob, &mut *writer, meter, &on_registry_error).await?;
                 writer
                     .commit(labels)
                     .await
                     .map_err(|error| mismatch(descriptor, error))
             }
             result => result.map_err(|error| mismatch(descriptor, error)),
-        }
+        };
+        committed.inspect(|()| meter.state(LayerState::Fetched))
     }
 
     /// Makes sure that a blob whose bytes are at hand is there with these labels.
@@ -179,12 +185,14 @@ impl Store<'_> {
 async fn copy(
     mut blob: Blob,
     writer: &mut dyn ContentWriter,
+    meter: &Meter<'_>,
     on_registry_error: &impl Fn(Error) -> Error,
 ) -> Result<()> {
     let (tx, mut rx) = mpsc::channel::<Bytes>(AHEAD);
     let read = async move {
         let mut chunk = BytesMut::with_capacity(CHUNK);
         while let Some(bytes) = blob.next().await.map_err(on_registry_error)? {
+            meter.received(bytes.len() as u64, blob.host());
             chunk.extend_from_slice(&bytes);
             if chunk.len() >= CHUNK && tx.send(chunk.split().freeze()).await.is_err() {
                 return Ok(()); // the writer failed and tells why

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedMutexGuard, oneshot};
 use super::facts::Layer;
 use super::labels::{self, SNAPSHOT_REF, UNCOMPRESSED};
 use super::locks::Locks;
+use super::progress::{LayerState, Progress};
 use crate::containerd::{Containerd, LeaseId, RootfsMount, SnapshotRequest, Snapshots};
 use crate::model::{Clock, Context, Descriptor, Digest, Error, Kind, Result};
 use crate::ops::Supervisor;
@@ -33,6 +34,7 @@ const UNDO_LIMIT: Duration = Duration::from_secs(10);
 
 /// How the layers of one image get into one snapshotter.
 pub(super) struct Unpack<'a> {
+    pub(super) progress: Option<&'a Progress>,
     pub(super) containerd: &'a Containerd,
     pub(super) locks: &'a Locks,
     pub(super) supervisor: &'a Supervisor,
@@ -107,6 +109,7 @@ impl Unpack<'_> {
                 self.from(layers, at, prepared, bring, parallel).await?;
                 break;
             }
+            self.note(layer, LayerState::Done);
         }
         let label = labels::snapshot_of(self.snapshotter, &top.chain_id);
         self.containerd.content.label(id, label).await
@@ -150,6 +153,7 @@ impl Unpack<'_> {
                 if let Some(claim) = claim {
                     self.complete(layer, claim).await?;
                 }
+                self.note(layer, LayerState::Done);
             }
             Ok(())
         };
@@ -191,6 +195,7 @@ impl Unpack<'_> {
             .last()
             .is_some_and(|mount| mount.options.iter().any(|option| option == "ro"));
         if !is_staged {
+            self.note(layer, LayerState::Unpacking);
             self.apply(layer, &prepared.mounts).await?;
         }
         let snapshots = &self.containerd.snapshots;
@@ -286,6 +291,12 @@ impl Unpack<'_> {
         let (_, nanos) = self.clock.now().parts();
         let random = URL_SAFE_NO_PAD.encode(random);
         Ok(format!("extract-{nanos}-{random} {}", layer.chain_id))
+    }
+
+    fn note(&self, layer: &Layer, state: LayerState) {
+        if let Some(progress) = self.progress {
+            progress.meter(&layer.blob.digest).state(state);
+        }
     }
 
     fn lock_name(&self, layer: &Layer) -> String {

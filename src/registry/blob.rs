@@ -126,6 +126,14 @@ impl Blob {
         }
     }
 
+    /// The host that delivers now, as host and port; empty between two.
+    pub fn host(&self) -> &str {
+        let endpoint = self
+            .turn
+            .and_then(|turn| self.repository.endpoints.get(turn.at));
+        endpoint.map_or("", |endpoint| endpoint.host().authority.as_str())
+    }
+
     fn whose_turn(&mut self) -> Result<Turn> {
         if self.turn.is_none() {
             self.turn = self.turns.next(&self.repository.endpoints);

@@ -14,7 +14,7 @@ use super::identity::NodeIdentity;
 use super::images::ImageDesk;
 use super::tending::Tending;
 use super::{plugins, rooms};
-use crate::admin::AdminService;
+use crate::admin::{AdminParts, AdminService};
 use crate::config::Shared;
 use crate::container::Containers;
 use crate::containerd::grpc::{self, ChannelSettings};
@@ -165,11 +165,12 @@ impl House {
     pub(super) fn routes(&self) -> Routes {
         let limit = self.config.load().server.max_message_bytes.get();
         let desk = &self.desk;
-        let admin = AdminService::new(
-            self.live.clone(),
-            Arc::clone(desk) as _,
-            Arc::clone(desk) as _,
-        );
+        let admin = AdminService::new(AdminParts {
+            live: self.live.clone(),
+            archives: Arc::clone(desk) as _,
+            mirrors: Arc::clone(desk) as _,
+            pulls: Arc::clone(desk) as _,
+        });
         Routes::new(admin.into_server(limit))
             .add_service(self.service.runtime_server(limit))
             .add_service(self.service.image_server(limit))

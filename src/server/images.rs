@@ -7,11 +7,11 @@ use futures::future::BoxFuture;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::admin::{Archive, Archives, Imported, Mirrors};
+use crate::admin::{Archive, Archives, Imported, Mirrors, PullOrder, Pulls};
 use crate::container::{LocalImage, LocalImages};
 use crate::cri;
 use crate::events::ImageNews;
-use crate::image::{FsUsage, ImageUser, ImageView, Images, ImportRequest, PullRequest};
+use crate::image::{FsUsage, ImageUser, ImageView, Images, ImportRequest, PullReport, PullRequest};
 use crate::model::{Classify, Context, Kind, Result};
 use crate::ops::Supervisor;
 use crate::registry::{AuthFields, Credentials, HostReport};
@@ -207,6 +207,32 @@ impl Archives for ImageDesk {
 impl Mirrors for ImageDesk {
     fn mirrors(&self) -> Vec<HostReport> {
         self.images.mirrors()
+    }
+}
+
+fn ordered(order: &PullOrder) -> Result<PullRequest> {
+    Ok(PullRequest {
+        reference: order.reference.clone(),
+        credentials: Credentials::parse(&AuthFields {
+            username: order.username.clone(),
+            password: order.password.clone(),
+            ..AuthFields::default()
+        })?,
+        runtime_handler: order.runtime_handler.clone(),
+    })
+}
+
+impl Pulls for ImageDesk {
+    fn pulls(&self) -> Vec<PullReport> {
+        self.images.pulls()
+    }
+
+    fn progress(&self, order: &PullOrder) -> Option<PullReport> {
+        self.images.progress_of(&ordered(order).ok()?)
+    }
+
+    fn pull(&self, order: PullOrder) -> BoxFuture<'_, Result<String>> {
+        Box::pin(async move { Ok(self.images.pull(ordered(&order)?).await?.to_string()) })
     }
 }
 

@@ -68,8 +68,11 @@ mod tests {
 
     use super::super::sockets;
     use super::*;
-    use crate::admin::{AdminService, Archive, Archives, Imported, Mirrors, client};
+    use crate::admin::{
+        AdminParts, AdminService, Archive, Archives, Imported, Mirrors, PullOrder, Pulls, client,
+    };
     use crate::config::Config;
+    use crate::image::PullReport;
     use crate::model::clock::SystemClock;
     use crate::model::{Digest, Error, Timestamp};
     use crate::ops::LiveTable;
@@ -118,6 +121,20 @@ mod tests {
         }
     }
 
+    impl Pulls for Scales {
+        fn pulls(&self) -> Vec<PullReport> {
+            Vec::new()
+        }
+
+        fn progress(&self, _order: &PullOrder) -> Option<PullReport> {
+            None
+        }
+
+        fn pull(&self, order: PullOrder) -> BoxFuture<'_, Result<String>> {
+            Box::pin(async move { Err(Error::not_found(order.reference)) })
+        }
+    }
+
     fn piece(reference: &str, chunk: &[u8]) -> ImportImageRequest {
         ImportImageRequest {
             reference: reference.into(),
@@ -132,7 +149,12 @@ mod tests {
         let listening = sockets::listen_blocking(&path, &Admission::default()).unwrap();
         let live = LiveTable::new(Arc::new(SystemClock));
         let operation = live.begin("RunPodSandbox", "default/web");
-        let admin = AdminService::new(live, Arc::new(Scales), Arc::new(Scales));
+        let admin = AdminService::new(AdminParts {
+            live,
+            archives: Arc::new(Scales),
+            mirrors: Arc::new(Scales),
+            pulls: Arc::new(Scales),
+        });
         let routes = Routes::new(admin.into_server(1 << 24));
         let stop = CancellationToken::new();
         let limits = Config::default().server;

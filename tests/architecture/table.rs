@@ -118,6 +118,7 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
             "streaming",
         ],
     ),
+    ("indicatif", &["cli"]),
     ("jiff", ANYWHERE),
     ("k8s_openapi", &["play"]),
     ("listenfd", &["server"]),

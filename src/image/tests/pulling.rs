@@ -316,3 +316,42 @@ async fn an_image_is_unpacked_for_one_more_snapshotter_from_what_is_here() {
     assert_eq!(stub.lines().len(), asked);
     assert!(rig.left("lease").is_empty());
 }
+
+#[tokio::test]
+async fn a_pull_tells_where_each_layer_came_from_and_how_it_ended() {
+    let mut shelf = Shelf::default();
+    let made = make(&mut shelf, Some("v1"), &["one", "three"]);
+    let stub = serve(shelf);
+    let rig = Rig::loaded().await;
+
+    let id = rig.pull(&stub, ":v1").await.unwrap();
+    rig.pull(&stub, ":v1").await.unwrap();
+    rig.pull(&stub, ":none").await.unwrap_err();
+
+    let pulls = rig.images.pulls();
+    let [failed, again, first] = pulls.as_slice() else {
+        panic!("{pulls:?}")
+    };
+    let error = failed.end.as_ref().unwrap().outcome.as_ref().unwrap_err();
+    assert!(error.starts_with("pull "), "{error}");
+    assert_eq!(failed.step, "resolve");
+    assert!(again.layers.is_empty());
+    assert_eq!(again.end.as_ref().unwrap().outcome, Ok(id));
+    assert_eq!(first.host, stub.authority());
+    let layers = first.layers.iter();
+    let layers: Vec<_> = layers
+        .map(|it| {
+            (
+                &it.digest, it.size, it.here, it.fetched, it.state, &*it.host,
+            )
+        })
+        .collect();
+    let at = stub.authority();
+    assert_eq!(
+        layers,
+        [
+            (&made.layers[0], 3, 3, 3, LayerState::Done, &*at),
+            (&made.layers[1], 5, 5, 5, LayerState::Done, &*at),
+        ]
+    );
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use podwright::wire::cri;
+use serde_json::Value;
 use tonic::Code;
 
 use crate::case::{Case, Outcome};
@@ -18,6 +19,11 @@ pub(super) const CASES: &[Case] = &[
     Case::new("image.is_pulled_through_a_mirror", |node| {
         Box::pin(pulled(node))
     })
+    .needs(&["docker-registry"]),
+    Case::new(
+        "image.pull_by_hand_shows_its_layers_and_pulls_lists_it",
+        |node| Box::pin(by_hand(node)),
+    )
     .needs(&["docker-registry"]),
     Case::new("image.a_volume_it_declares_is_filled_and_goes", |node| {
         Box::pin(volumes(node))
@@ -69,6 +75,40 @@ async fn imported(node: &Node) -> Outcome {
     ensure(find(node, BUSYBOX).await?.is_none(), || {
         String::from("still found after its removal")
     })?;
+    node.import("busybox").await
+}
+
+async fn by_hand(node: &Node) -> Outcome {
+    let registry = registry::start(node, "busybox", "library/busybox", "1").await?;
+    let name = "upstream.example/library/busybox:1";
+    remove(node, BUSYBOX).await?;
+
+    let id = node.cli(&["image", "pull", name]).await?;
+    let missing = node
+        .cli(&["image", "pull", "upstream.example/none:1"])
+        .await;
+    let listed = node.cli(&["image", "pulls", "--json"]).await?;
+    let table = node.cli(&["image", "pulls"]).await?;
+
+    let found = find(node, name).await?.ok_or("it was not pulled")?;
+    ensure(id.trim() == found.id, || format!("{id} and {found:?}"))?;
+    let refused = missing
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default();
+    ensure(refused.contains("upstream.example/none:1"), || refused)?;
+    let rows: Vec<Value> = serde_json::from_str(&listed)?;
+    let whole = |row: &Value| {
+        let layers = row["layers"].as_array().cloned().unwrap_or_default();
+        let is_done = |layer: &Value| layer["state"] == "done" && layer["here"] == layer["size"];
+        row["image_id"] == found.id.as_str() && !layers.is_empty() && layers.iter().all(is_done)
+    };
+    let failed =
+        |row: &Value| row["reference"] == "upstream.example/none:1" && row["error"].is_string();
+    ensure(rows.iter().any(whole) && rows.iter().any(failed), || listed)?;
+    ensure(table.contains(name) && table.contains("failed"), || table)?;
+    remove(node, name).await?;
+    registry.stop().await?;
     node.import("busybox").await
 }
 
