@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use oci_spec::runtime::Spec;
-
 use crate::containerd::{ExecRequest, Payload};
 use crate::index::ContainerView;
 use crate::logs::{Capture, CaptureLimits};
-use crate::model::{Classify, ContainerId, Context, Error, ExecId, Kind, Result, Signal};
+use crate::model::{ContainerId, Context, Error, ExecId, Result, Signal};
 use crate::sandbox::steps::tolerate_missing;
 use crate::spec;
 
@@ -80,11 +78,9 @@ impl Containers {
 
     /// Makes the FIFOs, attaches their readers and builds the process.
     async fn prepare(&self, view: &ContainerView, command: &[String]) -> Result<Exec> {
-        let spec: Spec = serde_json::from_str(&view.spec)
-            .classify(Kind::Internal, || "read the container's spec".to_owned())?;
+        let spec = spec::decode_spec(&view.spec)?;
         let process = spec::exec(&spec, command, false)?;
-        let process = serde_json::to_vec(&process)
-            .classify(Kind::Internal, || "encode the process".to_owned())?;
+        let process = spec::encode_process(&process)?;
         let id = ExecId::generate()?;
         let dir = io::exec_dir(&self.deps, &view.id, &id);
         let cleanup = Cleanup {

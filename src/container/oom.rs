@@ -120,7 +120,7 @@ impl Containers {
         }
         let (parents, spec) = (Arc::clone(&self.parents), Arc::clone(spec));
         let attended = sys::off_thread("read the pod's out-of-memory counter", move || {
-            let spec = serde_json::from_str(&spec).ok();
+            let spec = crate::spec::decode_spec(&spec).ok();
             Ok(spec.and_then(|spec| parents.attend_blocking(&spec)))
         });
         if let Ok(Some(witness)) = attended.await {
@@ -133,7 +133,10 @@ impl Containers {
         let cgroups = self.parents.cgroups.clone().filter(|_| oom_killed)?;
         let spec = Arc::clone(&view.spec);
         let peak = move || {
-            let group = serde_json::from_str(&spec).ok().as_ref().and_then(group_of);
+            let group = crate::spec::decode_spec(&spec)
+                .ok()
+                .as_ref()
+                .and_then(group_of);
             Ok(group.and_then(|group| cgroups.memory_peak_blocking(&group)))
         };
         sys::off_thread("read the peak of a container's memory", peak)

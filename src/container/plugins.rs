@@ -9,7 +9,7 @@ use oci_spec::runtime::Spec;
 use crate::index::ContainerView;
 use crate::model::host_facts::SourcePropagation;
 use crate::model::state::{ContainerState, SandboxState};
-use crate::model::{Classify, ContainerId, Error, Kind, Pid, Resources, Result, SandboxId};
+use crate::model::{ContainerId, Error, Pid, Resources, Result, SandboxId};
 use crate::nri::{
     ContainerFacts, Created, Event, Eviction, Household, ImageFacts, PodFacts, Present, Update,
     Updated,
@@ -245,9 +245,7 @@ impl Containers {
 
 /// The spec as records have it.
 pub(super) fn encoded(spec: &Spec) -> Result<Arc<str>> {
-    let text =
-        serde_json::to_string(spec).classify(Kind::Internal, || "encode the spec".to_owned())?;
-    Ok(text.into())
+    Ok(spec::encode_spec(spec)?.into())
 }
 
 impl Household for Containers {

@@ -170,5 +170,5 @@ impl Containers {
 }
 
 fn decoded(spec: &str) -> Result<Spec> {
-    serde_json::from_str(spec).classify(Kind::Internal, || "read the container's spec".to_owned())
+    spec::decode_spec(spec).context(|| "read the container's spec".to_owned())
 }

@@ -297,7 +297,9 @@ fn scheduler(scheduler: &oci_spec::runtime::Scheduler) -> api::LinuxScheduler {
             .flags()
             .iter()
             .flatten()
-            .map(|flag| numbered::<api::LinuxSchedulerFlag>(&word(flag)))
+            .map(|flag| {
+                numbered::<api::LinuxSchedulerFlag>(&crate::spec::scheduler_flag_word(*flag))
+            })
             .collect(),
         runtime: scheduler.runtime().unwrap_or_default(),
         deadline: scheduler.deadline().unwrap_or_default(),

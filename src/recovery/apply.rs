@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use oci_spec::runtime::Spec;
 
 use crate::container::AdoptedContainer;
 use crate::containerd::TaskInfo;
@@ -337,7 +336,7 @@ fn text_of(spec: Option<crate::containerd::Payload>) -> Arc<str> {
 
 fn container_view(container: FoundContainer, sandbox: SandboxId) -> Result<ContainerView> {
     let text = text_of(container.record.spec);
-    let resources = serde_json::from_str::<Spec>(&text).map_or_else(
+    let resources = spec::decode_spec(&text).map_or_else(
         |_unreadable| Resources::default(),
         |spec| spec::effective_resources(&spec),
     );

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oci_spec::runtime::Spec;
 
-use crate::model::{Classify as _, Error, Kind, Result};
+use crate::model::{Classify as _, Context as _, Error, Kind, Result};
 use crate::sys;
 use crate::sys::cgroup::{Cgroups, path_of};
 
@@ -31,8 +31,9 @@ pub(crate) async fn remove_left(deps: &Deps, id: &str) -> Result<()> {
     };
     let id = id.to_owned();
     let work = move || {
-        let spec: Spec = serde_json::from_slice(&spec.value)
-            .classify(Kind::Internal, || "read the spec of a record".to_owned())?;
+        let what = || "read the spec of a record".to_owned();
+        let text = String::from_utf8(spec.value).classify(Kind::Internal, what)?;
+        let spec = crate::spec::decode_spec(&text).context(what)?;
         match group_of(&spec) {
             Some(path) if is_of(&path, &id) => remove_blocking(&path),
             _ => Ok(()),

@@ -10,9 +10,7 @@ use crate::containerd::{ContainerRecord, Payload, RootfsMount, Stdio, TaskReques
 use crate::index::SandboxView;
 use crate::model::security::NamespaceMode;
 use crate::model::state::SandboxState;
-use crate::model::{
-    Classify, Context, Digest, Error, Kind, Pid, PodConfig, Result, SandboxId, Timestamp,
-};
+use crate::model::{Context, Digest, Error, Pid, PodConfig, Result, SandboxId, Timestamp};
 use crate::network::{AttachRequest, Attachment, Intent};
 use crate::nri::Event;
 use crate::ops::{Edge, Operation, gate};
@@ -290,8 +288,7 @@ impl Making<'_> {
             options: &self.handler.spec,
             host: &deps.host.load(),
         })?;
-        let spec_json = serde_json::to_string(&pause_spec)
-            .classify(Kind::Internal, || "encode the pause spec".to_owned())?;
+        let spec_json = spec::encode_spec(&pause_spec)?;
         let containerd_record = self.containerd_record(&spec_json, netns)?;
         self.step(
             Step::Record,

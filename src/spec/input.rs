@@ -50,8 +50,9 @@ impl SpecOptions {
     /// # Errors
     /// `InvalidArgument` where it is none.
     pub fn read_base(&mut self, json: &[u8]) -> Result<()> {
-        let base = serde_json::from_slice(json)
-            .classify(Kind::InvalidArgument, || "an OCI spec in JSON".to_owned())?;
+        let what = || "an OCI spec in JSON".to_owned();
+        let text = std::str::from_utf8(json).classify(Kind::InvalidArgument, what)?;
+        let base = super::codec::decode_spec(text).classify(Kind::InvalidArgument, what)?;
         self.base = Some(Box::new(base));
         Ok(())
     }

@@ -12,6 +12,7 @@ mod base;
 mod capabilities;
 mod cgroup_path;
 mod classes;
+mod codec;
 mod container;
 mod devices;
 mod edits;
@@ -40,6 +41,7 @@ pub use accounts::{Accounts, MAX_FILE_BYTES as MAX_ACCOUNT_FILE_BYTES};
 pub use annotations::{CONTAINER_TYPE, SANDBOX_ID, shell_match};
 pub use apparmor_text::default_profile as apparmor_default_profile;
 pub use classes::{apply_classes, asked_classes};
+pub use codec::{decode_spec, encode_process, encode_spec, scheduler_flag, scheduler_flag_word};
 pub use container::container;
 pub use edits::apply_edits;
 pub use input::{

@@ -1,7 +1,5 @@
 //! SELinux labels: the level's grammar, and how a request changes the label that policy gives (contract: pods 3.7).
 
-use oci_spec::runtime::Spec;
-
 use crate::model::host_facts::SelinuxContexts;
 use crate::model::security::SelinuxOptions;
 use crate::model::{Error, Result};
@@ -98,7 +96,7 @@ pub fn mount_label(spec: &str) -> Option<String> {
     if !spec.contains("\"mountLabel\"") {
         return None;
     }
-    let spec: Spec = serde_json::from_str(spec).ok()?;
+    let spec = super::decode_spec(spec).ok()?;
     spec.linux().as_ref()?.mount_label().clone()
 }
 

@@ -11,8 +11,6 @@ mod program;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::Spec;
-
 use crate::index::ContainerView;
 use crate::model::Termination;
 use crate::sys::{self, rootfs::Layers};
@@ -103,7 +101,7 @@ impl Containers {
 }
 
 fn program_of(view: &ContainerView) -> Option<Program> {
-    let spec: Spec = serde_json::from_str(&view.spec).ok()?;
+    let spec = crate::spec::decode_spec(&view.spec).ok()?;
     let process = spec.process().as_ref()?;
     let env = process.env().as_deref().unwrap_or_default();
     let path = env.iter().find_map(|pair| pair.strip_prefix("PATH="));

@@ -168,7 +168,7 @@ fn adjust_process(
 fn scheduler(asked: &api::LinuxScheduler, policy: api::LinuxSchedulerPolicy) -> Result<Scheduler> {
     let flags = asked
         .flags()
-        .map(|flag| meaning("scheduler flag", flag.as_str_name()));
+        .map(|flag| crate::spec::scheduler_flag(flag.as_str_name()));
     let flags = flags.collect::<Result<Vec<_>>>()?;
     let some = |value: u64| Some(value).filter(|value| *value != 0);
     let mut scheduler = Scheduler::default();
