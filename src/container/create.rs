@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::containerd::{ContainerRecord, Payload, RootfsMount, SnapshotRequest};
-use crate::index::{ContainerImage, ContainerUser, ContainerView};
+use crate::index::{ContainerImage, ContainerUser, ContainerView, SandboxView};
 use crate::model::state::{ContainerState, SandboxState};
 use crate::model::{
     ContainerConfig, ContainerId, Context, Digest, Error, PodConfig, Result, Signal, Timestamp,
@@ -212,7 +212,9 @@ impl Making<'_> {
         let mut rootfs = self
             .step(Step::Snapshot, self.prepare(&handler, &image, mapping))
             .await?;
-        rootfs.images = self.mount_images(&handler, &volume_images).await?;
+        rootfs.images = self
+            .mount_images(&pod.sandbox, &handler, &volume_images)
+            .await?;
         self.operation.step("spec");
         let built = self
             .home
@@ -283,15 +285,23 @@ impl Making<'_> {
 
     async fn mount_images(
         &self,
+        sandbox: &SandboxView,
         handler: &RuntimeHandler,
         images: &[LocalImage],
     ) -> Result<Vec<PathBuf>> {
         if images.is_empty() {
             return Ok(Vec::new());
         }
-        let pod = self.key.sandbox.as_str();
         let snapshotter = &handler.settings.snapshotter;
         let config = &self.request.config;
+        let labels = self.home.sandboxes.label_container(
+            (&sandbox.id, &sandbox.config),
+            self.id.as_str(),
+            config.security.selinux.as_ref(),
+            handler,
+        )?;
+        let label = labels.as_ref().map(|labels| labels.mount.as_str());
+        let pod = (self.key.sandbox.as_str(), label);
         let work = self
             .home
             .mount_images(self.id, pod, config, images, snapshotter);

@@ -13,7 +13,7 @@ use crate::model::container::Mount;
 use crate::model::{ContainerConfig, ContainerId, Context, Error, Result};
 use crate::sandbox::steps::tolerate_missing;
 use crate::sys;
-use crate::sys::image_tree::MountIds;
+use crate::sys::image_tree::{MountIds, Shown};
 use crate::sys::rootfs::Layers;
 
 use super::images::LocalImage;
@@ -57,7 +57,8 @@ impl Containers {
         self.volumes_dir(id).join("images")
     }
 
-    /// Mounts `images` for the mounts of `config` that show them; answers where, in their order.
+    /// Mounts `images` for the mounts of `config` that show them, their files all labelled `label`, as those of the root
+    /// file system are; answers where, in their order.
     ///
     /// # Errors
     /// `NotFound` or `InvalidArgument` where the image has no such directory; `Unimplemented` where the snapshotter, or
@@ -65,7 +66,7 @@ impl Containers {
     pub(super) async fn mount_images(
         &self,
         id: &ContainerId,
-        pod: &str,
+        (pod, label): (&str, Option<&str>),
         config: &ContainerConfig,
         images: &[LocalImage],
         snapshotter: &str,
@@ -90,7 +91,7 @@ impl Containers {
                 lease: None,
             };
             let place = || format!("image {} at {}", image.id, mount.container_path);
-            self.mount_image(pod, mount, image, &request, target.clone())
+            self.mount_image((pod, label), mount, image, &request, target.clone())
                 .await
                 .context(place)?;
             targets.push(target);
@@ -100,7 +101,7 @@ impl Containers {
 
     async fn mount_image(
         &self,
-        pod: &str,
+        (pod, label): (&str, Option<&str>),
         mount: &Mount,
         image: &LocalImage,
         request: &SnapshotRequest,
@@ -129,8 +130,11 @@ impl Containers {
             uids: mount.uid_mappings.clone(),
             gids: mount.gid_mappings.clone(),
         });
-        let work =
-            move || sys::image_tree::mount_blocking(&layers, &sub_path, ids.as_ref(), &target);
+        let shown = Shown {
+            ids,
+            label: label.map(str::to_owned),
+        };
+        let work = move || sys::image_tree::mount_blocking(&layers, &sub_path, &shown, &target);
         let what = format!("mount image {}", image.id);
         self.deps.paths.run(pod, what, LIMIT, work).await
     }

@@ -25,6 +25,8 @@ use crate::model::{Context as _, Error, Result};
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_EMPTY_SOURCE: libc::c_uint = 0x4;
 const MOVE_MOUNT_EMPTY_TARGET: libc::c_uint = 0x40;
+/// Name of a layer without files.
+const EMPTY: &str = "empty";
 const IDMAP: u64 = 0x0010_0000;
 
 /// What stands in `struct mount_attr` of the kernel.
@@ -45,8 +47,17 @@ pub struct MountIds {
     pub gids: Vec<IdMapping>,
 }
 
+/// How the files of a mounted image show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Their owners, where these are not those of the layers.
+    pub ids: Option<MountIds>,
+    /// Their SELinux label, where it is not that of the layers.
+    pub label: Option<String>,
+}
+
 /// Mounts the directory `sub_path` of the image that `layers` make up at `target`, read-only; an empty path means all of
-/// it. With `ids`, files belong to the mapped ids.
+/// it. Files are shown as `shown` says.
 ///
 /// # Errors
 /// `NotFound` where the image has no such path; `InvalidArgument` where it is no directory, or links go in circles;
@@ -54,17 +65,20 @@ pub struct MountIds {
 pub fn mount_blocking(
     layers: &Layers,
     sub_path: &Path,
-    ids: Option<&MountIds>,
+    shown: &Shown,
     target: &Path,
 ) -> Result<()> {
-    let users = ids
+    let users = shown.ids.as_ref();
+    let users = users
         .map(|ids| userns::open_blocking(&ids.uids, &ids.gids))
         .transpose()?;
-    let tree = match &users {
-        None => layers.with_root_blocking(|root| detach(root, sub_path)),
-        Some(users) => {
-            layers.with_directories_blocking(|dirs| detach(&mapped(dirs, users)?, sub_path))
-        }
+    let label = shown.label.as_deref();
+    let tree = if users.is_none() && label.is_none() {
+        layers.with_root_blocking(|root| detach(root, sub_path))
+    } else {
+        layers.with_directories_blocking(|dirs| {
+            detach(&composed(dirs, users.as_ref(), label)?, sub_path)
+        })
     }?;
     attach(tree.as_fd(), target)?;
     mounts::remount_bind_blocking(target, MsFlags::MS_RDONLY)
@@ -91,8 +105,9 @@ fn detach(root: &Root, path: &Path) -> Result<OwnedFd> {
         .sys(|| format!("take {} of the image", path.display()))
 }
 
-/// Puts the layers together with their ids mapped, for the calling thread, whose mounts are its own.
-fn mapped(layers: &[PathBuf], users: &File) -> Result<Root> {
+/// Puts the layers together, with their ids mapped by `users` and every file labelled `label`, for the calling thread,
+/// whose mounts are its own.
+fn composed(layers: &[PathBuf], users: Option<&File>, label: Option<&str>) -> Result<Root> {
     let base = Path::new("/sys"); // a directory that is always there, covered for this thread alone
     mounts::tmpfs_blocking(base, MsFlags::empty(), "mode=700")?;
     nix::unistd::chdir(base).sys(|| "enter a directory for layers".to_owned())?;
@@ -101,16 +116,23 @@ fn mapped(layers: &[PathBuf], users: &File) -> Result<Root> {
         let tree = Root::open_blocking(layer)?;
         let tree = open_tree(tree.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH)
             .sys(|| "take a layer".to_owned())?;
-        map(tree.as_fd(), users.as_fd()).sys(|| {
-            "map the ids of a layer; its file system must support idmapped mounts".to_owned()
-        })?;
+        if let Some(users) = users {
+            map(tree.as_fd(), users.as_fd()).sys(|| {
+                "map the ids of a layer; its file system must support idmapped mounts".to_owned()
+            })?;
+        }
         let name = at.to_string();
         std::fs::create_dir(base.join(&name)).sys(|| "make a directory for a layer".to_owned())?;
         attach(tree.as_fd(), &base.join(&name))?;
         names.push(name);
     }
     if let [only] = names.as_slice() {
-        return Root::open_blocking(&base.join(only));
+        if label.is_none() {
+            return Root::open_blocking(&base.join(only));
+        }
+        // Only a file system of its own can have a label, and this one takes two directories.
+        std::fs::create_dir(base.join(EMPTY)).sys(|| "make an empty layer".to_owned())?;
+        names.push(EMPTY.to_owned());
     }
     let whole = base.join("whole");
     std::fs::create_dir(&whole).sys(|| "make a directory for an image".to_owned())?;
@@ -119,10 +141,23 @@ fn mapped(layers: &[PathBuf], users: &File) -> Result<Root> {
         &whole,
         Some("overlay"),
         MsFlags::MS_RDONLY,
-        Some(format!("lowerdir={}", names.join(":")).as_str()),
+        Some(overlay_options(&names, label).as_str()),
     )
-    .sys(|| "mount layers with mapped ids (it takes Linux 5.19)".to_owned())?;
+    .sys(|| match users {
+        Some(_) => "mount layers with mapped ids (it takes Linux 5.19)".to_owned(),
+        None => format!("mount layers with the label {}", label.unwrap_or_default()),
+    })?;
     Root::open_blocking(&whole)
+}
+
+/// The options of an overlay of the directories `layers`, newest first, whose files all have `label`.
+fn overlay_options(layers: &[String], label: Option<&str>) -> String {
+    let context = label.map(|label| format!(",context=\"{label}\""));
+    format!(
+        "lowerdir={}{}",
+        layers.join(":"),
+        context.unwrap_or_default()
+    )
 }
 
 fn open_tree(dir: RawFd, path: &CStr, flags: libc::c_int) -> Result<OwnedFd, Errno> {
@@ -218,7 +253,7 @@ mod tests {
     #[test]
     fn the_whole_image_is_there_and_nobody_writes_to_it() {
         with_image(|_dir, layers, target| {
-            mount_blocking(layers, Path::new(""), None, target).unwrap();
+            mount_blocking(layers, Path::new(""), &Shown::default(), target).unwrap();
 
             assert_eq!(names(&target.join("data")), ["1", "2", "deep"]);
             let written = std::fs::write(target.join("new"), "").unwrap_err();
@@ -235,7 +270,7 @@ mod tests {
             symlink("/data/deep", dir.join("2/fs/in")).unwrap();
             symlink("loop", dir.join("2/fs/loop")).unwrap();
             let kind = |path: &str| {
-                mount_blocking(layers, Path::new(path), None, target)
+                mount_blocking(layers, Path::new(path), &Shown::default(), target)
                     .unwrap_err()
                     .kind()
             };
@@ -246,8 +281,32 @@ mod tests {
             assert_eq!(kind("data/1"), Kind::InvalidArgument);
             assert_eq!(kind("loop"), Kind::InvalidArgument);
             assert!(names(target).is_empty());
-            mount_blocking(layers, Path::new("in/.."), None, target).unwrap();
+            mount_blocking(layers, Path::new("in/.."), &Shown::default(), target).unwrap();
             assert_eq!(names(target), ["1", "2", "deep"]);
+        });
+    }
+
+    #[test]
+    fn a_label_is_an_option_of_the_overlay_quoted_for_the_commas_in_it() {
+        let names = ["0".to_owned(), EMPTY.to_owned()];
+        let label = "system_u:object_r:container_file_t:s0:c1,c2";
+        let expected = format!("lowerdir=0:empty,context=\"{label}\"");
+        assert_eq!(overlay_options(&names, Some(label)), expected);
+        assert_eq!(overlay_options(&names, None), "lowerdir=0:empty");
+    }
+
+    #[test]
+    fn a_label_that_the_kernel_does_not_know_is_named_and_nothing_stays() {
+        with_image(|dir, two, target| {
+            let shown = Shown {
+                ids: None,
+                label: Some("nobody:knows:this_t:s0".to_owned()),
+            };
+            for layers in [two, &layers(&[&dir.join("1/fs")])] {
+                let refused = mount_blocking(layers, Path::new(""), &shown, target).unwrap_err();
+                assert!(refused.to_string().contains("this_t"), "{refused}");
+                assert!(names(target).is_empty());
+            }
         });
     }
 
@@ -263,9 +322,13 @@ mod tests {
                 uids: vec![range],
                 gids: vec![range],
             };
+            let shown = Shown {
+                ids: Some(ids),
+                label: None,
+            };
             let one = layers(&[&dir.join("1/fs")]);
             for layers in [two, &one] {
-                mount_blocking(layers, Path::new("data"), Some(&ids), target).unwrap();
+                mount_blocking(layers, Path::new("data"), &shown, target).unwrap();
 
                 let file = std::fs::metadata(target.join("1")).unwrap();
                 assert_eq!((file.uid(), file.gid()), (300_000, 300_000));
