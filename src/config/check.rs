@@ -322,53 +322,6 @@ impl Rules {
         }
     }
 
-    fn images(&mut self, file: &file::Images) -> settings::Images {
-        let pull_policy = file
-            .pull_policy
-            .iter()
-            .map(|rule| {
-                if rule.pattern.trim().is_empty() {
-                    self.broken(
-                        "images.pull_policy",
-                        "every rule needs a pattern, such as \"registry.example/*\"",
-                    );
-                }
-                settings::PullRule {
-                    pattern: rule.pattern.clone(),
-                    policy: rule.policy,
-                    trust_local: rule.trust_local,
-                }
-            })
-            .collect();
-        if file.max_layer_bytes == 0 {
-            self.broken("images.max_layer_bytes", "must be at least 1");
-        }
-        settings::Images {
-            registry_config_path: self
-                .directories("images.registry_config_path", &file.registry_config_path),
-            max_concurrent_downloads: self.size(
-                "images.max_concurrent_downloads",
-                file.max_concurrent_downloads,
-                1,
-                64,
-            ),
-            progress_timeout: self.span(
-                "images.progress_timeout",
-                file.progress_timeout,
-                Span::seconds(1),
-            ),
-            mirror_dial_timeout: self.span(
-                "images.mirror_dial_timeout",
-                file.mirror_dial_timeout,
-                Span::millis(100),
-            ),
-            hedge_after: self.span("images.hedge_after", file.hedge_after, Span::seconds(0)),
-            pinned: self.patterns("images.pinned", &file.pinned),
-            max_layer_bytes: file.max_layer_bytes,
-            pull_policy,
-        }
-    }
-
     fn operations(&mut self, file: &file::Operations) -> settings::Operations {
         let second = Span::seconds(1);
         settings::Operations {

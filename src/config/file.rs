@@ -156,7 +156,19 @@ table! {
         hedge_after: Span = Span::seconds(5),
         pinned: Vec<String> = Vec::new(),
         max_layer_bytes: u64 = 128 * 1024 * 1024 * 1024,
+        credentials_file: Option<PathBuf> = None,
+        pressure_limit: u32 = 0,
         pull_policy: Vec<PullRule> = Vec::new(),
+        verifiers: Vec<Verifier> = Vec::new(),
+    }
+}
+
+table! {
+    Verifier {
+        pattern: String = String::new(),
+        program: PathBuf = PathBuf::new(),
+        arguments: Vec<String> = Vec::new(),
+        timeout: Span = Span::seconds(10),
     }
 }
 

@@ -82,6 +82,10 @@ pub const TABLES: &[(&str, &str)] = &[
         "images.pull_policy[]",
         "An override of when PullImage asks the registry, for references that match; the first match wins.",
     ),
+    (
+        "images.verifiers[]",
+        "A program that says whether an image may be pulled, called as containerd calls its image verifiers: -name REFERENCE -digest DIGEST -stdin-media-type TYPE, the OCI descriptor on standard input; it ends with 0 to accept, and what it prints is the reason. Each whose pattern matches must accept; one that fails or takes too long has refused.",
+    ),
     ("logs", "The logs of containers."),
     (
         "operations",
@@ -188,9 +192,17 @@ keys! {
     "images.pinned", "list of patterns", Live, "Image references that garbage collection leaves alone.";
     "images.max_layer_bytes", "bytes", Live, "Largest compressed layer.";
 
+    "images.credentials_file", "path", Live, "A file in docker's config.json format whose auths are shown to registries by pulls that bring no credentials. Only root may be able to read it; it is read again for every pull.", example "\"/etc/podwright/registries.json\"";
+    "images.pressure_limit", "count", Live, "Pulls pause while tasks of this node lose more than this share of their time, in percent over the last ten seconds, waiting for disk, memory or processor (PSI, the some line of /proc/pressure). A pull still goes on at a crawl. 0 never pauses.";
+
     "images.pull_policy[].pattern", "pattern", Live, "Which references, in their full form.", example "\"registry.example/*\"";
     "images.pull_policy[].policy", "Always | IfNotPresent | Never", Live, "Always resolves the tag afresh; the others are answered by a local image.", example "\"IfNotPresent\"";
     "images.pull_policy[].trust_local", "boolean", Live, "Answer locally even a request that carries credentials. kubelet then records those credentials as proven.", example "false";
+
+    "images.verifiers[].pattern", "pattern", Live, "Which references, in their full form.", example "\"registry.example/*\"";
+    "images.verifiers[].program", "path", Live, "The program. It must belong to root, and nobody else may be able to write it.", example "\"/opt/podwright/verify-signature\"";
+    "images.verifiers[].arguments", "list of strings", Live, "Arguments before those above.", example "[\"--policy\", \"/etc/podwright/policy.json\"]";
+    "images.verifiers[].timeout", "duration", Live, "How long it may take.", example "\"10s\"";
 
     "logs.max_line_bytes", "bytes", Live, "A longer line is split into pieces tagged P.";
     "logs.buffer_bytes", "bytes", Live, "Held for one container while the disk is slow.";
@@ -244,10 +256,9 @@ mod tests {
             Value::Object(fields) => fields
                 .iter()
                 .for_each(|(name, value)| walk(value, &join(name), out)),
-            Value::Array(items) if path == "images.pull_policy" => {
-                items
-                    .iter()
-                    .for_each(|rule| walk(rule, "images.pull_policy[]", out));
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                let path = format!("{path}[]");
+                items.iter().for_each(|rule| walk(rule, &path, out));
             }
             _ => {
                 out.insert(path.to_owned());
@@ -259,6 +270,7 @@ mod tests {
     fn the_table_names_every_field_of_the_file_and_nothing_else() {
         let mut file = file::File::default();
         file.images.pull_policy.push(file::PullRule::default());
+        file.images.verifiers.push(file::Verifier::default());
 
         let mut fields = BTreeSet::new();
         walk(&serde_json::to_value(&file).unwrap(), "", &mut fields);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 mod check;
 mod file;
+mod images;
 pub mod keys;
 mod plugins;
 mod problem;
@@ -19,7 +20,7 @@ mod values;
 
 pub use problem::{Problem, Problems};
 pub use render::{default_file, reference};
-pub use settings::{Handler, PullRule};
+pub use settings::{Handler, PullRule, Verifier};
 pub use snapshot::Shared;
 pub use values::{CgroupDriver, IpPreference, LogFormat, Policy};
 

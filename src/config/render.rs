@@ -101,18 +101,18 @@ fn default_of(key: &Key, defaults: &Value) -> Option<String> {
 }
 
 fn header(table: &str) -> String {
-    match table {
-        "runtimes.handlers.*" => "#[runtimes.handlers.runc]".into(),
-        "images.pull_policy[]" => "# [[images.pull_policy]]".into(),
-        plain => format!("[{plain}]"),
+    match (table, table.strip_suffix("[]")) {
+        ("runtimes.handlers.*", _) => "#[runtimes.handlers.runc]".into(),
+        (_, Some(list)) => format!("# [[{list}]]"),
+        (plain, None) => format!("[{plain}]"),
     }
 }
 
 fn title(table: &str) -> String {
-    match table {
-        "runtimes.handlers.*" => "[runtimes.handlers.NAME]".into(),
-        "images.pull_policy[]" => "[[images.pull_policy]]".into(),
-        plain => format!("[{plain}]"),
+    match (table, table.strip_suffix("[]")) {
+        ("runtimes.handlers.*", _) => "[runtimes.handlers.NAME]".into(),
+        (_, Some(list)) => format!("[[{list}]]"),
+        (plain, None) => format!("[{plain}]"),
     }
 }
 

@@ -209,8 +209,27 @@ pub struct Images {
     pub pinned: Vec<String>,
     /// Largest compressed layer.
     pub max_layer_bytes: u64,
+    /// Credentials by registry host, for requests that bring none.
+    pub credentials_file: Option<PathBuf>,
+    /// Share of time, in percent, that tasks of the node may lose to waiting before pulls pause; 0 for any.
+    pub pressure_limit: u32,
     /// Overrides of the pull policy, the first that matches wins.
     pub pull_policy: Vec<PullRule>,
+    /// Programs that say whether an image may be used; each that matches must agree.
+    pub verifiers: Vec<Verifier>,
+}
+
+/// One `[[images.verifiers]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verifier {
+    /// Which references: a shell pattern over the normalised reference.
+    pub pattern: String,
+    /// The program.
+    pub program: PathBuf,
+    /// Arguments before ours.
+    pub arguments: Vec<String>,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// One `[[images.pull_policy]]`.

@@ -94,6 +94,7 @@ impl Images {
             containerd,
             locks: &self.inner.locks,
             lease: lease.id(),
+            throttle: &self.inner.throttle,
         };
         let bring = FromArchive {
             store: &store,

@@ -23,8 +23,10 @@ mod remove;
 mod store;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod unpack;
 mod usage;
+mod verify;
 mod view;
 
 use std::sync::Arc;
@@ -46,6 +48,7 @@ use lease::LeaseBook;
 use locks::Locks;
 use progress::PullBook;
 use pull::PullKey;
+use throttle::Throttle;
 use usage::Usages;
 
 use crate::config;
@@ -94,6 +97,7 @@ struct Inner {
     leases: LeaseBook,
     pulls: Joined<PullKey, Digest>,
     book: PullBook,
+    throttle: Throttle,
     usages: Usages,
 }
 
@@ -103,6 +107,7 @@ impl Images {
         Self {
             inner: Arc::new(Inner {
                 pulls: Joined::new(parts.supervisor.clone()),
+                throttle: Throttle::new(parts.config.clone()),
                 book: PullBook::new(Arc::clone(&parts.clock)),
                 containerd: parts.containerd,
                 registry: parts.registry,

@@ -17,6 +17,7 @@ use super::labels;
 use super::progress::{Progress, PullReport};
 use super::store::Store;
 use super::unpack::{BringLayer, Unpack};
+use super::verify::{REFUSED, verify};
 use super::{Images, Inner, pattern};
 use crate::config::{Config, Policy};
 use crate::model::{Descriptor, Digest, Error, Kind, Reference, Result};
@@ -32,8 +33,8 @@ const OPERATION: &str = "PullImage";
 pub struct PullRequest {
     /// The reference as the caller wrote it.
     pub reference: String,
-    /// What to show the registry.
-    pub credentials: Credentials,
+    /// What to show the registry. `None`, which an empty one is not, shows the node's own.
+    pub credentials: Option<Credentials>,
     /// Runtime handler whose snapshotter the image is for; empty is the default handler.
     pub runtime_handler: String,
 }
@@ -47,11 +48,11 @@ pub(super) struct PullKey {
 }
 
 impl PullKey {
-    fn of(reference: &Reference, snapshotter: &str, credentials: &Credentials) -> Self {
+    fn of(reference: &Reference, snapshotter: &str, credentials: Option<&Credentials>) -> Self {
         Self {
             reference: reference.to_string(),
             snapshotter: snapshotter.to_owned(),
-            credentials: credentials.fingerprint(),
+            credentials: credentials.map_or([0; 32], Credentials::fingerprint),
         }
     }
 }
@@ -61,6 +62,8 @@ impl PullKey {
 pub enum Step {
     /// The registry says what the reference names.
     Resolve,
+    /// The operator's verifiers say whether it may be had.
+    Verify,
     /// The lease is taken.
     Lease,
     /// Index, manifest and configuration get into the content store.
@@ -73,8 +76,9 @@ pub enum Step {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Resolve,
+        Self::Verify,
         Self::Lease,
         Self::Documents,
         Self::Layers,
@@ -85,6 +89,7 @@ impl Step {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Resolve => "resolve",
+            Self::Verify => "verify",
             Self::Lease => "lease",
             Self::Documents => "documents",
             Self::Layers => "layers",
@@ -104,10 +109,10 @@ impl Images {
     pub async fn pull(&self, request: PullRequest) -> Result<Digest> {
         let reference: Reference = request.reference.parse()?;
         let snapshotter = self.snapshotter_of(&request.runtime_handler)?;
-        if let Some(id) = self.answer_locally(&reference, &request.credentials)? {
+        if let Some(id) = self.answer_locally(&reference, request.credentials.as_ref())? {
             return Ok(id);
         }
-        let key = PullKey::of(&reference, &snapshotter, &request.credentials);
+        let key = PullKey::of(&reference, &snapshotter, request.credentials.as_ref());
         let shown = key.clone();
         let images = self.clone();
         let work = move || async move {
@@ -118,7 +123,7 @@ impl Images {
                 inner: &images.inner,
                 images: &images,
                 reference: &reference,
-                credentials: &request.credentials,
+                credentials: request.credentials.as_ref(),
                 snapshotter: &snapshotter,
                 operation,
                 progress: &progress,
@@ -139,7 +144,7 @@ impl Images {
     pub fn progress_of(&self, request: &PullRequest) -> Option<PullReport> {
         let reference: Reference = request.reference.parse().ok()?;
         let snapshotter = self.snapshotter_of(&request.runtime_handler).ok()?;
-        let key = PullKey::of(&reference, &snapshotter, &request.credentials);
+        let key = PullKey::of(&reference, &snapshotter, request.credentials.as_ref());
         self.inner.book.running(&key)
     }
 
@@ -158,7 +163,7 @@ impl Images {
     pub(super) fn answer_locally(
         &self,
         reference: &Reference,
-        credentials: &Credentials,
+        credentials: Option<&Credentials>,
     ) -> Result<Option<Digest>> {
         let config = self.inner.config.load();
         let name = reference.to_string();
@@ -170,7 +175,9 @@ impl Images {
             return Ok(None);
         };
         // kubelet takes a success as proof that the credentials are good, so they must be tried.
-        if rule.policy == Policy::Always || !(credentials.is_anonymous() || rule.trust_local) {
+        if rule.policy == Policy::Always
+            || !(credentials.is_none_or(Credentials::is_anonymous) || rule.trust_local)
+        {
             return Ok(None);
         }
         match (self.resolve_local(&name)?, rule.policy) {
@@ -187,7 +194,7 @@ struct Pull<'a> {
     inner: &'a Inner,
     images: &'a Images,
     reference: &'a Reference,
-    credentials: &'a Credentials,
+    credentials: Option<&'a Credentials>,
     snapshotter: &'a str,
     operation: Operation,
     progress: &'a Progress,
@@ -196,6 +203,7 @@ struct Pull<'a> {
 impl Pull<'_> {
     async fn run(&self) -> Result<Digest> {
         let config = self.inner.config.load();
+        let credentials = self.credentials(&config).await?;
         let repository = self
             .inner
             .registry
@@ -207,7 +215,7 @@ impl Pull<'_> {
                 settings.mirror_dial_timeout = config.images.mirror_dial_timeout;
                 settings.hedge_after = config.images.hedge_after;
             })
-            .repository(self.reference, self.credentials)
+            .repository(self.reference, &credentials)
             .await
             .map_err(|error| registry_error(self.reference, error))?;
         let resolved = self
@@ -215,6 +223,12 @@ impl Pull<'_> {
             .await
             .map_err(|error| registry_error(self.reference, error))?;
         self.progress.host(&resolved.host);
+        let verifiers = &config.images.verifiers;
+        self.step(
+            Step::Verify,
+            verify(verifiers, self.reference, &resolved.target),
+        )
+        .await?;
         if let Some(id) = self.up_to_date(&resolved.target.digest).await? {
             tracing::info!(image = %self.reference, %id, host = %resolved.host, "image is up to date");
             return Ok(id);
@@ -229,6 +243,15 @@ impl Pull<'_> {
             given.await.unwrap_or_default();
         });
         brought
+    }
+
+    /// What is shown to the registries.
+    async fn credentials(&self, config: &Config) -> Result<Credentials> {
+        match (self.credentials, &config.images.credentials_file) {
+            (Some(credentials), _) => Ok(credentials.clone()),
+            (None, Some(file)) => Credentials::from_file(file, self.reference).await,
+            (None, None) => Ok(Credentials::anonymous()),
+        }
     }
 
     /// Brings what is missing and writes the records.
@@ -249,6 +272,7 @@ impl Pull<'_> {
             containerd,
             locks: &self.inner.locks,
             lease: lease.id(),
+            throttle: &self.inner.throttle,
         };
         let fetch = Fetch {
             progress: self.progress,
@@ -366,7 +390,7 @@ const UNAVAILABLE: &str = "RegistryUnavailable";
 /// Names the pull in an error of another part, once.
 fn within(reference: &Reference, error: Error) -> Error {
     let text = error.chain();
-    if text.starts_with(UNAVAILABLE) || text.starts_with("pull ") {
+    if text.starts_with(UNAVAILABLE) || text.starts_with(REFUSED) || text.starts_with("pull ") {
         return error;
     }
     error.context(format!("pull {reference}"))

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::labels;
 use super::locks::Locks;
 use super::progress::{LayerState, Meter};
+use super::throttle::Throttle;
 use crate::containerd::{Containerd, ContentWriter, LeaseId, WriteRequest, WriteStart};
 use crate::model::{Context, Descriptor, Error, Kind, Reference, Result};
 use crate::registry::{Blob, Repository};
@@ -28,6 +29,7 @@ pub(super) struct Store<'a> {
     pub(super) containerd: &'a Containerd,
     pub(super) locks: &'a Locks,
     pub(super) lease: &'a LeaseId,
+    pub(super) throttle: &'a Throttle,
 }
 
 impl Store<'_> {
@@ -56,7 +58,8 @@ impl Store<'_> {
         let resumed = writer.offset() > 0;
         let blob = repository.blob(descriptor.clone(), writer.offset());
         meter.begin(writer.offset());
-        copy(blob, &mut *writer, meter, &on_registry_error).await?;
+        self.copy(blob, &mut *writer, meter, &on_registry_error)
+            .await?;
         let labels = labels::source(repository.reference(), &BTreeMap::new());
         let committed = match writer.commit(labels.clone()).await {
             Err(error) if error.kind() == Kind::FailedPrecondition && resumed => {
@@ -67,7 +70,8 @@ impl Store<'_> {
                 };
                 let blob = repository.blob(descriptor.clone(), writer.offset());
                 meter.begin(writer.offset());
-                copy(blob, &mut *writer, meter, &on_registry_error).await?;
+                self.copy(blob, &mut *writer, meter, &on_registry_error)
+                    .await?;
                 writer
                     .commit(labels)
                     .await
@@ -162,6 +166,41 @@ impl Store<'_> {
         }
     }
 
+    /// Copies the rest of a blob. The network is read while a write is in flight.
+    async fn copy(
+        &self,
+        mut blob: Blob,
+        writer: &mut dyn ContentWriter,
+        meter: &Meter<'_>,
+        on_registry_error: &impl Fn(Error) -> Error,
+    ) -> Result<()> {
+        let (tx, mut rx) = mpsc::channel::<Bytes>(AHEAD);
+        let read = async move {
+            let mut chunk = BytesMut::with_capacity(CHUNK);
+            while let Some(bytes) = blob.next().await.map_err(on_registry_error)? {
+                meter.received(bytes.len() as u64, blob.host());
+                chunk.extend_from_slice(&bytes);
+                if chunk.len() >= CHUNK && tx.send(chunk.split().freeze()).await.is_err() {
+                    return Ok(()); // the writer failed and tells why
+                }
+            }
+            if !chunk.is_empty() && tx.send(chunk.freeze()).await.is_err() {
+                tracing::debug!("the content store stopped taking bytes");
+            }
+            Ok(())
+        };
+        let write = async {
+            while let Some(bytes) = rx.recv().await {
+                self.throttle.pass().await;
+                writer.write(bytes).await?;
+            }
+            Ok(())
+        };
+        futures::future::try_join(read, write)
+            .await
+            .map(|((), ())| ())
+    }
+
     /// Adds where the blob came from to its labels.
     pub(super) async fn note_source(
         &self,
@@ -179,39 +218,6 @@ impl Store<'_> {
         }
         Ok(())
     }
-}
-
-/// Copies the rest of a blob. The network is read while a write is in flight.
-async fn copy(
-    mut blob: Blob,
-    writer: &mut dyn ContentWriter,
-    meter: &Meter<'_>,
-    on_registry_error: &impl Fn(Error) -> Error,
-) -> Result<()> {
-    let (tx, mut rx) = mpsc::channel::<Bytes>(AHEAD);
-    let read = async move {
-        let mut chunk = BytesMut::with_capacity(CHUNK);
-        while let Some(bytes) = blob.next().await.map_err(on_registry_error)? {
-            meter.received(bytes.len() as u64, blob.host());
-            chunk.extend_from_slice(&bytes);
-            if chunk.len() >= CHUNK && tx.send(chunk.split().freeze()).await.is_err() {
-                return Ok(()); // the writer failed and tells why
-            }
-        }
-        if !chunk.is_empty() && tx.send(chunk.freeze()).await.is_err() {
-            tracing::debug!("the content store stopped taking bytes");
-        }
-        Ok(())
-    };
-    let write = async {
-        while let Some(bytes) = rx.recv().await {
-            writer.write(bytes).await?;
-        }
-        Ok(())
-    };
-    futures::future::try_join(read, write)
-        .await
-        .map(|((), ())| ())
 }
 
 fn mismatch(descriptor: &Descriptor, error: Error) -> Error {

@@ -1,5 +1,6 @@
 //! The caller's credentials and the hosts they may be shown to. Nothing here prints a secret.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
@@ -36,6 +37,8 @@ impl fmt::Debug for AuthFields {
 pub struct Credentials {
     secret: Secret,
     server: Option<String>,
+    /// The node's own secrets by canonical host, for a request that brings none.
+    node: BTreeMap<String, Secret>,
 }
 
 /// What is shown to a registry.
@@ -50,6 +53,18 @@ pub(super) enum Secret {
     IdentityToken(String),
     /// A bearer token for the registry itself.
     RegistryToken(String),
+}
+
+impl Secret {
+    /// What tells it from others.
+    fn parts(&self) -> [&str; 3] {
+        match self {
+            Self::Anonymous => ["anonymous", "", ""],
+            Self::Password { username, password } => ["password", username, password],
+            Self::IdentityToken(token) => ["identity", token, ""],
+            Self::RegistryToken(token) => ["registry", token, ""],
+        }
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -94,10 +109,25 @@ impl Credentials {
             "" => None,
             address => Some(server_host(address)?),
         };
-        Ok(Self { secret, server })
+        Ok(Self {
+            secret,
+            server,
+            node: BTreeMap::new(),
+        })
     }
 
-    /// Whether there is nothing to show.
+    /// The node's own credentials: each secret for its host alone. The request brought none.
+    pub(super) fn of_node(secrets: impl IntoIterator<Item = (String, Self)>) -> Self {
+        let secrets = secrets.into_iter();
+        Self {
+            node: secrets
+                .map(|(host, credentials)| (canonical(&host), credentials.secret))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the request brought nothing to show.
     pub fn is_anonymous(&self) -> bool {
         matches!(self.secret, Secret::Anonymous)
     }
@@ -106,16 +136,14 @@ impl Credentials {
     /// secret, but is kept out of messages all the same.
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        let parts: [&str; 3] = match &self.secret {
-            Secret::Anonymous => ["anonymous", "", ""],
-            Secret::Password { username, password } => ["password", username, password],
-            Secret::IdentityToken(token) => ["identity", token, ""],
-            Secret::RegistryToken(token) => ["registry", token, ""],
-        };
         let server = self.server.as_deref().unwrap_or_default();
-        for part in parts.into_iter().chain([server]) {
-            hash.update(part.len().to_be_bytes());
-            hash.update(part.as_bytes());
+        let node = self.node.iter();
+        let shown = node.map(|(host, secret)| (secret, host.as_str()));
+        for (secret, host) in std::iter::once((&self.secret, server)).chain(shown) {
+            for part in secret.parts().into_iter().chain([host]) {
+                hash.update(part.len().to_be_bytes());
+                hash.update(part.as_bytes());
+            }
         }
         hash.finalize().into()
     }
@@ -123,6 +151,9 @@ impl Credentials {
     /// The secret as far as `host` (with port) may see it. Without a server address only the reference's own
     /// registry (`is_own`) may; with one, only that server.
     pub(super) fn for_host(&self, host: &str, is_own: bool) -> Secret {
+        if let Some(secret) = self.node.get(&canonical(host)) {
+            return secret.clone();
+        }
         let allowed = match &self.server {
             None => is_own,
             Some(server) => canonical(server) == canonical(host),
@@ -164,7 +195,7 @@ fn server_host(address: &str) -> Result<String> {
 }
 
 /// One name for the default registry's several, and no default port.
-fn canonical(host: &str) -> String {
+pub(super) fn canonical(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     let host = host.strip_suffix(":443").unwrap_or(&host);
     match host {

@@ -28,6 +28,7 @@ mod health;
 mod hedge;
 mod hosts;
 pub mod manifest;
+mod node_credentials;
 mod pace;
 pub mod platform;
 mod redirect;

@@ -79,10 +79,7 @@ fn usage(usage: FsUsage) -> pb::FilesystemUsage {
     }
 }
 
-fn credentials(auth: Option<pb::AuthConfig>) -> Result<Credentials> {
-    let Some(auth) = auth else {
-        return Ok(Credentials::default());
-    };
+fn credentials(auth: pb::AuthConfig) -> Result<Credentials> {
     Credentials::parse(&AuthFields {
         username: auth.username,
         password: auth.password,
@@ -124,7 +121,7 @@ impl cri::Images for ImageDesk {
     fn pull(&self, request: pb::PullImageRequest) -> BoxFuture<'_, Result<String>> {
         Box::pin(async move {
             let spec = request.image.unwrap_or_default();
-            let credentials = credentials(request.auth)?;
+            let credentials = request.auth.map(credentials).transpose()?;
             let request = PullRequest {
                 reference: spec.image,
                 credentials,
@@ -211,13 +208,17 @@ impl Mirrors for ImageDesk {
 }
 
 fn ordered(order: &PullOrder) -> Result<PullRequest> {
-    Ok(PullRequest {
-        reference: order.reference.clone(),
-        credentials: Credentials::parse(&AuthFields {
+    let shows = !order.username.is_empty();
+    let credentials = shows.then(|| {
+        Credentials::parse(&AuthFields {
             username: order.username.clone(),
             password: order.password.clone(),
             ..AuthFields::default()
-        })?,
+        })
+    });
+    Ok(PullRequest {
+        reference: order.reference.clone(),
+        credentials: credentials.transpose()?,
         runtime_handler: order.runtime_handler.clone(),
     })
 }

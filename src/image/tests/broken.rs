@@ -5,7 +5,7 @@ async fn a_registry_that_is_away_is_told_by_the_first_word() {
     let rig = Rig::loaded().await;
     let request = PullRequest {
         reference: "127.0.0.1:1/a:v1".into(),
-        credentials: Credentials::anonymous(),
+        credentials: None,
         runtime_handler: String::new(),
     };
 
@@ -25,7 +25,7 @@ async fn a_bad_reference_and_an_unknown_handler_are_refused_before_any_call() {
     for (reference, handler) in [("library/UPPER", ""), ("", ""), ("busybox", "no-such")] {
         let request = PullRequest {
             reference: reference.into(),
-            credentials: Credentials::anonymous(),
+            credentials: None,
             runtime_handler: handler.into(),
         };
         let error = rig.images.pull(request).await.unwrap_err();

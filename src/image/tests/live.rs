@@ -82,7 +82,7 @@ async fn live_rig(node: &Node) -> Images {
 async fn pull(images: &Images, stub: &Stub, tag: &str) -> Result<Digest> {
     let request = PullRequest {
         reference: format!("{}/team/app:{tag}", stub.authority()),
-        credentials: Credentials::anonymous(),
+        credentials: None,
         runtime_handler: String::new(),
     };
     images.pull(request).await

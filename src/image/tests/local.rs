@@ -215,7 +215,7 @@ async fn a_local_policy_answers_only_who_shows_no_credentials() {
     let pull = |reference: &str| {
         rig.images.pull(PullRequest {
             reference: reference.into(),
-            credentials: Credentials::anonymous(),
+            credentials: None,
             runtime_handler: String::new(),
         })
     };
@@ -225,7 +225,7 @@ async fn a_local_policy_answers_only_who_shows_no_credentials() {
     let reference = "edge:v1".parse().unwrap();
     let asked = rig
         .images
-        .answer_locally(&reference, &password("p"))
+        .answer_locally(&reference, Some(&password("p")))
         .unwrap();
     assert_eq!(asked, None);
 }

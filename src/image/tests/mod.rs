@@ -70,6 +70,19 @@ impl Rig {
         version: &str,
         credentials: Credentials,
     ) -> Result<Digest> {
+        self.pull_with(stub, version, Some(credentials)).await
+    }
+
+    async fn pull_unasked(&self, stub: &Stub, version: &str) -> Result<Digest> {
+        self.pull_with(stub, version, None).await
+    }
+
+    async fn pull_with(
+        &self,
+        stub: &Stub,
+        version: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<Digest> {
         let request = PullRequest {
             reference: format!("{}/team/app{version}", stub.authority()),
             credentials,

@@ -355,3 +355,72 @@ async fn a_pull_tells_where_each_layer_came_from_and_how_it_ended() {
         ]
     );
 }
+
+#[tokio::test]
+async fn what_a_verifier_refuses_is_not_fetched_and_what_it_accepts_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("verify");
+    let script = "#!/bin/sh\ncase $2 in *:good) exit 0;; esac; echo unsigned; exit 1\n";
+    std::fs::write(&program, script).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).unwrap();
+    let mut shelf = Shelf::default();
+    make(&mut shelf, Some("bad"), &["one"]);
+    make(&mut shelf, Some("good"), &["two"]);
+    let stub = serve(shelf);
+    let rules = format!("[[images.verifiers]]\npattern = \"*\"\nprogram = {program:?}\n");
+    let rig = Rig::configured(
+        &World::new(),
+        &format!("[images]\nregistry_config_path = []\n{rules}"),
+    );
+    rig.images.load().await.unwrap();
+
+    let refused = rig.pull(&stub, ":bad").await.unwrap_err();
+    assert_eq!(stub.lines(), ["HEAD /v2/team/app/manifests/bad"]);
+    rig.pull(&stub, ":good").await.unwrap();
+
+    assert_eq!(refused.kind(), Kind::Unknown);
+    let text = refused.chain();
+    assert!(text.starts_with("SignatureValidationFailed: "), "{text}");
+    assert!(text.ends_with("unsigned"), "{text}");
+    assert!(rig.left("lease").is_empty());
+}
+
+#[tokio::test]
+async fn the_nodes_credentials_serve_only_who_brings_none() {
+    let mut shelf = Shelf::default();
+    make(&mut shelf, Some("v1"), &["one"]);
+    let wanted = format!("Basic {}", base64_of("node:pw"));
+    let stub = Stub::start(move |seen| {
+        if seen.header("authorization") == Some(wanted.as_str()) {
+            shelf.answer(seen)
+        } else {
+            Reply::new(401).header("WWW-Authenticate", "Basic realm=\"r\"")
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    let auths = format!(
+        r#"{{"auths": {{"{}": {{"username": "node", "password": "pw"}}}}}}"#,
+        stub.authority()
+    );
+    std::fs::write(&file, auths).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, private).unwrap();
+    let config = format!("[images]\nregistry_config_path = []\ncredentials_file = {file:?}\n");
+    let rig = Rig::configured(&World::new(), &config);
+    rig.images.load().await.unwrap();
+
+    let wrong = rig.pull_as(&stub, ":v1", password("bad")).await;
+    let empty = rig.pull_as(&stub, ":v1", Credentials::anonymous()).await;
+    let none = rig.pull_unasked(&stub, ":v1").await;
+
+    assert_eq!(wrong.unwrap_err().kind(), Kind::Unauthenticated);
+    assert_eq!(empty.unwrap_err().kind(), Kind::Unauthenticated);
+    none.unwrap();
+}
+
+fn base64_of(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}

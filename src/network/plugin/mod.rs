@@ -5,15 +5,10 @@
 //! table of live operations.
 
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -21,7 +16,7 @@ use super::failure::Failure;
 use super::settings::NetworkSettings;
 use crate::model::{Classify, Error, Kind, Result};
 use crate::ops::LiveTable;
-use crate::sys::spawn;
+use crate::sys::program::{self, Ended, PATH, Run};
 
 /// Most of a plugin's standard output that is read.
 const STDOUT_CAP: u64 = 1 << 20;
@@ -29,17 +24,8 @@ const STDOUT_CAP: u64 = 1 << 20;
 const STDERR_CAP: u64 = 64 << 10;
 /// Plugin processes at once.
 const PARALLEL_MAX: usize = 64;
-/// How long output is waited for after the process has ended while a child of it holds the streams open.
-const LEFT_OPEN_LIMIT: Duration = Duration::from_secs(1);
-/// How long the end of a killed process is waited for.
-const KILLED_LIMIT: Duration = Duration::from_secs(5);
 /// After this long a call is worth a line in the log.
 const SLOW: Duration = Duration::from_secs(30);
-/// Runs of a binary that is being replaced, and the pause between them.
-const BUSY_RUNS: u32 = 6;
-const BUSY_PAUSE: Duration = Duration::from_secs(1);
-/// Where plugins find the tools that they call.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a plugin is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,24 +134,18 @@ impl Runner {
         let plugin_type = call.plugin_type.to_owned();
         let path = blocking(move || find_blocking(&bin_dirs, &plugin_type)).await?;
         let began = Instant::now();
-        let mut child = start(settings, call, &path).await?;
-        let group = Group::of(&child)?;
-        let stdin = child.stdin.take();
-        let exchange = exchange(&mut child, stdin, &call.stdin);
-        let Ok(ended) = tokio::time::timeout_at(call.deadline, exchange).await else {
-            drop(group); // kills
-            if tokio::time::timeout(KILLED_LIMIT, child.wait())
-                .await
-                .is_err()
-            {
-                tracing::warn!(plugin = %path.display(), pid = child.id(), "a killed plugin does not end");
-            }
-            let error = Error::timed_out(call.name(), call.deadline.duration_since(began));
-            return Err(error.into());
+        let run = Run {
+            name: &call.name(),
+            command: || command_of(settings, call, &path),
+            input: &call.stdin,
+            stdout_cap: STDOUT_CAP,
+            stderr_cap: STDERR_CAP,
+            deadline: call.deadline,
         };
-        let ended = ended.classify(Kind::Internal, || call.name())?;
-        group.release();
-        ended.into_answer()
+        match run.to_end().await? {
+            Some(ended) => answer_of(ended),
+            None => Err(Error::timed_out(call.name(), call.deadline.duration_since(began)).into()),
+        }
     }
 }
 
@@ -189,39 +169,13 @@ pub(super) fn find_blocking(bin_dirs: &[PathBuf], plugin_type: &str) -> Result<P
             "plugin {plugin_type} is in none of {bin_dirs:?}; install it or set `cni.bin_dirs`"
         )));
     };
-    let owned = [0, nix::unistd::geteuid().as_raw()].contains(&metadata.uid());
-    let mode = metadata.mode();
-    let wrong = match () {
-        () if !metadata.is_file() => "is not a regular file",
-        () if !owned => "does not belong to root",
-        () if mode & 0o022 != 0 => "can be written by others than its owner",
-        () if mode & 0o111 == 0 => "is not executable",
-        () => return Ok(path),
-    };
-    Err(Error::precondition(format!("{} {wrong}", path.display())))
-}
-
-async fn start(settings: &NetworkSettings, call: &Call<'_>, path: &Path) -> Result<Child, Failure> {
-    let mut runs = 0;
-    loop {
-        runs += 1;
-        let mut command = command_of(settings, call, path);
-        let spawned = blocking(move || Ok(command.spawn())).await?;
-        match spawned {
-            Err(error)
-                if error.kind() == std::io::ErrorKind::ExecutableFileBusy && runs < BUSY_RUNS =>
-            {
-                tokio::time::sleep(BUSY_PAUSE).await;
-            }
-            spawned => {
-                let what = || format!("{}: start {}", call.name(), path.display());
-                return Ok(spawned.classify(Kind::Internal, what)?);
-            }
-        }
+    match program::distrust(&metadata) {
+        Some(wrong) => Err(Error::precondition(format!("{} {wrong}", path.display()))),
+        None => Ok(path),
     }
 }
 
-fn command_of(settings: &NetworkSettings, call: &Call<'_>, path: &Path) -> tokio::process::Command {
+fn command_of(settings: &NetworkSettings, call: &Call<'_>, path: &Path) -> std::process::Command {
     let bin_dirs: Vec<OsString> = settings
         .bin_dirs
         .iter()
@@ -238,134 +192,27 @@ fn command_of(settings: &NetworkSettings, call: &Call<'_>, path: &Path) -> tokio
         .env("CNI_NETNS", call.netns)
         .env("CNI_IFNAME", call.ifname)
         .env("CNI_ARGS", call.args)
-        .env("CNI_PATH", bin_dirs.join(&OsString::from(":")))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    spawn::as_stranger(&mut command);
-    let mut command = tokio::process::Command::from(command);
-    command.kill_on_drop(true); // should the caller leave before the group is known
+        .env("CNI_PATH", bin_dirs.join(&OsString::from(":")));
     command
 }
 
-/// The process group of a running plugin: killed when this is dropped before [`Group::release`].
-struct Group(Option<nix::unistd::Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Result<Self> {
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        pid.map(|pid| Self(Some(nix::unistd::Pid::from_raw(pid))))
-            .ok_or_else(|| Error::internal("a plugin has no process id"))
+fn answer_of(ended: Ended) -> Result<Vec<u8>, Failure> {
+    if longer_than(&ended.stdout, STDOUT_CAP) {
+        let text = format!("it wrote more than {STDOUT_CAP} bytes");
+        return Err(Error::internal(text).into());
     }
-
-    fn release(mut self) {
-        self.0 = None;
+    if ended.status.success() {
+        return Ok(ended.stdout);
     }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0
-            && let Err(errno) = nix::sys::signal::killpg(group, Signal::SIGKILL)
-            && errno != nix::errno::Errno::ESRCH
-        {
-            tracing::warn!(%group, %errno, "cannot kill the processes of a network plugin");
-        }
-    }
-}
-
-/// How a plugin ended and what it said.
-struct Ended {
-    status: ExitStatus,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-}
-
-impl Ended {
-    fn into_answer(self) -> Result<Vec<u8>, Failure> {
-        if longer_than(&self.stdout, STDOUT_CAP) {
-            let text = format!("it wrote more than {STDOUT_CAP} bytes");
-            return Err(Error::internal(text).into());
-        }
-        if self.status.success() {
-            return Ok(self.stdout);
-        }
-        Err(Failure::reported(self.status, &self.stdout, &self.stderr))
-    }
+    Err(Failure::reported(
+        ended.status,
+        &ended.stdout,
+        &ended.stderr,
+    ))
 }
 
 fn longer_than(bytes: &[u8], cap: u64) -> bool {
     u64::try_from(bytes.len()).is_ok_and(|length| length > cap)
-}
-
-/// Feeds the plugin, reads what it says and waits for its end.
-async fn exchange(
-    child: &mut Child,
-    stdin: Option<ChildStdin>,
-    input: &[u8],
-) -> std::io::Result<Ended> {
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let status = {
-        let streams = async {
-            tokio::join!(
-                feed(stdin, input),
-                keep_start(out, &mut stdout, STDOUT_CAP + 1, Beyond::Close),
-                keep_start(err, &mut stderr, STDERR_CAP, Beyond::Drain),
-            );
-        };
-        tokio::pin!(streams);
-        tokio::select! {
-            status = child.wait() => {
-                if tokio::time::timeout(LEFT_OPEN_LIMIT, &mut streams).await.is_err() {
-                    tracing::debug!("a network plugin left a process behind that holds its output open");
-                }
-                status?
-            }
-            () = &mut streams => child.wait().await?,
-        }
-    };
-    Ok(Ended {
-        status,
-        stdout,
-        stderr,
-    })
-}
-
-/// A plugin need not read its input: a broken pipe is its business.
-async fn feed(stdin: Option<ChildStdin>, input: &[u8]) {
-    if let Some(mut stdin) = stdin
-        && let Err(error) = stdin.write_all(input).await
-    {
-        tracing::debug!(%error, "a network plugin did not read all of its input");
-    }
-}
-
-/// What happens to output beyond the part that is kept.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Beyond {
-    /// The stream is closed: a writer that goes on gets a broken pipe.
-    Close,
-    /// It is read and thrown away.
-    Drain,
-}
-
-async fn keep_start(
-    stream: Option<impl AsyncRead + Unpin>,
-    kept: &mut Vec<u8>,
-    cap: u64,
-    beyond: Beyond,
-) {
-    let Some(mut stream) = stream else { return };
-    let mut read = (&mut stream).take(cap).read_to_end(kept).await.map(drop);
-    if read.is_ok() && beyond == Beyond::Drain {
-        read = tokio::io::copy(&mut stream, &mut tokio::io::sink())
-            .await
-            .map(drop);
-    }
-    if let Err(error) = read {
-        tracing::debug!(%error, "cannot read all output of a network plugin");
-    }
 }
 
 #[cfg(test)]

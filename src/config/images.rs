@@ -1,0 +1,80 @@
+//! The rules of `[images]`.
+
+use super::rules::Rules;
+use super::units::Span;
+use super::{file, settings};
+
+impl Rules {
+    pub(super) fn images(&mut self, file: &file::Images) -> settings::Images {
+        if file.max_layer_bytes == 0 {
+            self.broken("images.max_layer_bytes", "must be at least 1");
+        }
+        if file.pressure_limit > 100 {
+            self.broken("images.pressure_limit", "must be a percentage, 0 to 100");
+        }
+        settings::Images {
+            registry_config_path: self
+                .directories("images.registry_config_path", &file.registry_config_path),
+            max_concurrent_downloads: self.size(
+                "images.max_concurrent_downloads",
+                file.max_concurrent_downloads,
+                1,
+                64,
+            ),
+            progress_timeout: self.span(
+                "images.progress_timeout",
+                file.progress_timeout,
+                Span::seconds(1),
+            ),
+            mirror_dial_timeout: self.span(
+                "images.mirror_dial_timeout",
+                file.mirror_dial_timeout,
+                Span::millis(100),
+            ),
+            hedge_after: self.span("images.hedge_after", file.hedge_after, Span::seconds(0)),
+            pinned: self.patterns("images.pinned", &file.pinned),
+            max_layer_bytes: file.max_layer_bytes,
+            pull_policy: file
+                .pull_policy
+                .iter()
+                .map(|rule| self.pull_rule(rule))
+                .collect(),
+            verifiers: file
+                .verifiers
+                .iter()
+                .map(|rule| self.verifier(rule))
+                .collect(),
+            credentials_file: self
+                .optional_absolute("images.credentials_file", file.credentials_file.as_ref()),
+            pressure_limit: file.pressure_limit,
+        }
+    }
+
+    fn pull_rule(&mut self, rule: &file::PullRule) -> settings::PullRule {
+        self.image_pattern("images.pull_policy", &rule.pattern);
+        settings::PullRule {
+            pattern: rule.pattern.clone(),
+            policy: rule.policy,
+            trust_local: rule.trust_local,
+        }
+    }
+
+    fn verifier(&mut self, rule: &file::Verifier) -> settings::Verifier {
+        self.image_pattern("images.verifiers", &rule.pattern);
+        settings::Verifier {
+            pattern: rule.pattern.clone(),
+            program: self.absolute("images.verifiers.program", &rule.program),
+            arguments: rule.arguments.clone(),
+            timeout: self.span("images.verifiers.timeout", rule.timeout, Span::millis(100)),
+        }
+    }
+
+    fn image_pattern(&mut self, key: &str, pattern: &str) {
+        if pattern.trim().is_empty() {
+            self.broken(
+                key,
+                "every rule needs a pattern, such as \"registry.example/*\"",
+            );
+        }
+    }
+}
