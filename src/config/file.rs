@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::units::Span;
-use super::values::{CgroupDriver, IpPreference, LogFormat, Policy};
+use super::values::{CgroupDriver, IpPreference, LogFormat, Policy, Unpacker};
 
 /// Declares one table of the file: its fields and their defaults, once.
 macro_rules! table {
@@ -158,6 +158,7 @@ table! {
         max_layer_bytes: u64 = 128 * 1024 * 1024 * 1024,
         credentials_file: Option<PathBuf> = None,
         pressure_limit: u32 = 0,
+        unpack: Unpacker = Unpacker::Auto,
         pull_policy: Vec<PullRule> = Vec::new(),
         verifiers: Vec<Verifier> = Vec::new(),
     }

@@ -34,6 +34,7 @@ impl Rules {
             hedge_after: self.span("images.hedge_after", file.hedge_after, Span::seconds(0)),
             pinned: self.patterns("images.pinned", &file.pinned),
             max_layer_bytes: file.max_layer_bytes,
+            unpack: file.unpack,
             pull_policy: file
                 .pull_policy
                 .iter()

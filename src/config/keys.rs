@@ -191,6 +191,7 @@ keys! {
     "images.hedge_after", "duration", Live, "How long a registry host may send nothing before the next one is asked as well; the first to deliver wins. 0s never asks two.";
     "images.pinned", "list of patterns", Live, "Image references that garbage collection leaves alone.";
     "images.max_layer_bytes", "bytes", Live, "Largest compressed layer.";
+    "images.unpack", "auto | containerd", Live, "Who unpacks layers: auto is podwright itself where a snapshot is a plain directory of the node (overlayfs), else containerd's diff service.";
 
     "images.credentials_file", "path", Live, "A file in docker's config.json format whose auths are shown to registries by pulls that bring no credentials. Only root may be able to read it; it is read again for every pull.", example "\"/etc/podwright/registries.json\"";
     "images.pressure_limit", "count", Live, "Pulls pause while tasks of this node lose more than this share of their time, in percent over the last ten seconds, waiting for disk, memory or processor (PSI, the some line of /proc/pressure). A pull still goes on at a crawl. 0 never pauses.";

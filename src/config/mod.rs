@@ -22,7 +22,7 @@ pub use problem::{Problem, Problems};
 pub use render::{default_file, reference};
 pub use settings::{Handler, PullRule, Verifier};
 pub use snapshot::Shared;
-pub use values::{CgroupDriver, IpPreference, LogFormat, Policy};
+pub use values::{CgroupDriver, IpPreference, LogFormat, Policy, Unpacker};
 
 use crate::model::{Context as _, Error, Kind, Result};
 

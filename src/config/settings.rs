@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{CgroupDriver, IpPreference, LogFormat, Policy};
+use super::values::{CgroupDriver, IpPreference, LogFormat, Policy, Unpacker};
 
 /// `[server]`: our sockets, directories and limits.
 #[derive(Clone, Debug)]
@@ -213,6 +213,8 @@ pub struct Images {
     pub credentials_file: Option<PathBuf>,
     /// Share of time, in percent, that tasks of the node may lose to waiting before pulls pause; 0 for any.
     pub pressure_limit: u32,
+    /// Who unpacks layers.
+    pub unpack: Unpacker,
     /// Overrides of the pull policy, the first that matches wins.
     pub pull_policy: Vec<PullRule>,
     /// Programs that say whether an image may be used; each that matches must agree.

@@ -47,6 +47,16 @@ pub enum IpPreference {
     Cni,
 }
 
+/// Who unpacks the layers of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unpacker {
+    /// podwright where a snapshot is a plain directory, else containerd.
+    Auto,
+    /// containerd's diff service, always.
+    Containerd,
+}
+
 /// When PullImage goes to the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Policy {

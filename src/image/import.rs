@@ -111,6 +111,7 @@ impl Images {
             clock,
             lease: lease.id(),
             snapshotter: &snapshotter,
+            unpacker: self.inner.config.load().images.unpack,
         };
         unpack
             .run(&facts.id, &facts.layers, &bring, 2)

@@ -36,6 +36,7 @@ impl Images {
             clock: &*inner.clock,
             lease: lease.id(),
             snapshotter,
+            unpacker: inner.config.load().images.unpack,
         };
         unpack
             .run(&image.id, &image.layers, &here, 1)

@@ -4,6 +4,7 @@
 //! Status make no call. A pull asks the registry every time, brings what is missing straight into the content store
 //! under a lease, unpacks while it downloads, and only then writes the records: until then no image is there.
 
+mod apply;
 mod archive;
 mod catalog;
 mod config_blob;

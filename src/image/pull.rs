@@ -299,6 +299,7 @@ impl Pull<'_> {
             clock,
             lease: lease.id(),
             snapshotter: self.snapshotter,
+            unpacker: config.images.unpack,
         };
         let parallel = config.images.max_concurrent_downloads.get();
         self.step(

@@ -3,10 +3,13 @@
 //! ```text
 //! Prepare(layer n) --AlreadyExists--> there: next layer, no blob needed
 //!       | mounts
-//! blob n arrives (n+1.. keep coming) -> Diff.Apply -> digest == diff id? -> Commit(chain id) -> label the blob
+//! blob n arrives (n+1.. keep coming) -> unpack -> digest == diff id? -> Commit(chain id) -> label the blob
 //! ```
+//!
+//! Layers are unpacked in this process where the snapshot is a plain directory; otherwise by containerd's diff service.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +18,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
-use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
+use super::apply::Plan;
 use super::facts::Layer;
 use super::labels::{self, SNAPSHOT_REF, UNCOMPRESSED};
 use super::locks::Locks;
 use super::progress::{LayerState, Progress};
+use crate::config::Unpacker;
 use crate::containerd::{Containerd, LeaseId, RootfsMount, SnapshotRequest, Snapshots};
 use crate::model::{Clock, Context, Descriptor, Digest, Error, Kind, Result};
 use crate::ops::Supervisor;
@@ -29,6 +34,7 @@ const DIFF_ID: &str = "containerd.io/snapshot/diff-id";
 const PARENT_CHAIN: &str = "containerd.io/snapshot/parent-chain-id";
 const DOCKER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 const OCI_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+const CONTENT_PLUGIN: &str = "io.containerd.content.v1";
 const KEY_TRIES: usize = 3;
 const UNDO_LIMIT: Duration = Duration::from_secs(10);
 
@@ -41,6 +47,7 @@ pub(super) struct Unpack<'a> {
     pub(super) clock: &'a dyn Clock,
     pub(super) lease: &'a LeaseId,
     pub(super) snapshotter: &'a str,
+    pub(super) unpacker: Unpacker,
 }
 
 /// Brings one layer's blob into the content store.
@@ -55,6 +62,8 @@ struct Prepared {
     supervisor: Supervisor,
     request: SnapshotRequest,
     mounts: Vec<RootfsMount>,
+    /// Held while a thread of ours works in the snapshot.
+    in_use: Arc<Mutex<()>>,
     armed: bool,
 }
 
@@ -71,8 +80,12 @@ impl Drop for Prepared {
         }
         let snapshots = Arc::clone(&self.snapshots);
         let (snapshotter, key) = (self.request.snapshotter.clone(), self.request.key.clone());
+        let in_use = Arc::clone(&self.in_use);
         self.supervisor.start("remove half-made layer", async move {
-            let removal = snapshots.remove(&snapshotter, &key);
+            let removal = async {
+                let _unused = in_use.lock().await;
+                snapshots.remove(&snapshotter, &key).await
+            };
             match tokio::time::timeout(UNDO_LIMIT, removal).await {
                 Ok(Err(error)) if !error.is_not_found() => {
                     tracing::warn!(%key, %error, "a half-made layer stays until its lease ends");
@@ -196,7 +209,10 @@ impl Unpack<'_> {
             .is_some_and(|mount| mount.options.iter().any(|option| option == "ro"));
         if !is_staged {
             self.note(layer, LayerState::Unpacking);
-            self.apply(layer, &prepared.mounts).await?;
+            match self.apply(layer, prepared).await? {
+                Some(filled) => prepared = filled,
+                None => return Ok(()),
+            }
         }
         let snapshots = &self.containerd.snapshots;
         match snapshots
@@ -219,7 +235,53 @@ impl Unpack<'_> {
             .await
     }
 
-    async fn apply(&self, layer: &Layer, mounts: &[RootfsMount]) -> Result<()> {
+    /// Fills the snapshot, in this process if it can. Answers the one that was filled; `None` where another client made
+    /// the layer meanwhile.
+    async fn apply(&self, layer: &Layer, prepared: Prepared) -> Result<Option<Prepared>> {
+        let has_parent = !prepared.request.parent.is_empty();
+        let introspection = &self.containerd.introspection;
+        let (content, server) = (self.content_directory().await, introspection.server_pid());
+        let content = content.as_deref();
+        let plan = Plan::of(&layer.blob, &prepared.mounts, has_parent, content, server);
+        let Some(plan) = plan.filter(|_| self.unpacker == Unpacker::Auto) else {
+            self.apply_by_containerd(layer, &prepared.mounts).await?;
+            return Ok(Some(prepared));
+        };
+        let hold = Arc::clone(&prepared.in_use).lock_owned().await;
+        match plan.run(hold).await {
+            Ok(found) => check_diff_id(layer, &found).map(|()| Some(prepared)),
+            Err(error) if error.kind() == Kind::Unimplemented => {
+                tracing::debug!(layer = %layer.blob.digest, why = %error.chain(), "containerd unpacks this layer");
+                // What is half full goes; the next one begins empty.
+                let parent = match prepared.request.parent.as_str() {
+                    "" => None,
+                    name => Some(name.parse()?),
+                };
+                drop(prepared);
+                let again = self.prepare(layer, parent.as_ref()).await?;
+                if let Some(again) = &again {
+                    self.apply_by_containerd(layer, &again.mounts).await?;
+                }
+                Ok(again)
+            }
+            Err(error) => Err(error.context(format!("unpack layer {}", layer.blob.digest))),
+        }
+    }
+
+    /// Where containerd keeps its blobs, if it says so.
+    async fn content_directory(&self) -> Option<PathBuf> {
+        let plugins = self.containerd.introspection.plugins().await;
+        let plugins = plugins.unwrap_or_else(|error| {
+            tracing::debug!(%error, "containerd does not say where blobs lie");
+            Vec::new()
+        });
+        let mut store = plugins
+            .into_iter()
+            .find(|plugin| plugin.kind == CONTENT_PLUGIN && plugin.id == "content")?;
+        store.exports.remove("root").map(PathBuf::from)
+    }
+
+    async fn apply_by_containerd(&self, layer: &Layer, mounts: &[RootfsMount]) -> Result<()> {
         let mut blob = layer.blob.clone();
         if blob.media_type == DOCKER_ZSTD {
             // containerd before 2.0 knows only the OCI name; the bytes are the same.
@@ -231,16 +293,7 @@ impl Unpack<'_> {
             .apply(&blob, mounts)
             .await
             .context(|| format!("unpack layer {}", layer.blob.digest))?;
-        if found == layer.diff_id {
-            return Ok(());
-        }
-        Err(Error::new(
-            Kind::Aborted,
-            format!(
-                "layer {}: it unpacks to {found} but the image says {}",
-                layer.blob.digest, layer.diff_id
-            ),
-        ))
+        check_diff_id(layer, &found)
     }
 
     /// An active snapshot for the layer, or `None` where the layer is there; either way it is under the lease.
@@ -262,6 +315,7 @@ impl Unpack<'_> {
                         supervisor: self.supervisor.clone(),
                         request,
                         mounts,
+                        in_use: Arc::default(),
                         armed: true,
                     }));
                 }
@@ -302,6 +356,19 @@ impl Unpack<'_> {
     fn lock_name(&self, layer: &Layer) -> String {
         format!("{} {}", self.snapshotter, layer.chain_id)
     }
+}
+
+fn check_diff_id(layer: &Layer, found: &Digest) -> Result<()> {
+    if *found == layer.diff_id {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Aborted,
+        format!(
+            "layer {}: it unpacks to {found} but the image says {}",
+            layer.blob.digest, layer.diff_id
+        ),
+    ))
 }
 
 async fn announce(work: BoxFuture<'_, Result<()>>, done: oneshot::Sender<()>) -> Result<()> {

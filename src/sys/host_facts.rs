@@ -38,7 +38,6 @@ pub fn gather_blocking(containerd: Pid) -> Result<HostFacts> {
         Mode::V2 => CgroupVersion::V2,
     };
     let uid_map = proc_text(containerd, "uid_map")?;
-    let uid_map: Vec<&str> = uid_map.split_ascii_whitespace().collect();
     Ok(HostFacts {
         hostname: names.nodename().to_string_lossy().into_owned(),
         cgroup,
@@ -51,10 +50,20 @@ pub fn gather_blocking(containerd: Pid) -> Result<HostFacts> {
         selinux: selinux::contexts_blocking(),
         has_swap_limit: cgroups.has_swap_control_blocking(),
         has_hugetlb: has_hugetlb(&table, cgroup),
-        in_user_namespace: uid_map.join(" ") != WHOLE_ID_RANGE,
+        in_user_namespace: !is_whole_range(&uid_map),
         capabilities: bounding_set_blocking(containerd)?,
         oom_score_adj: oom_score_adj_blocking(containerd)?,
     })
+}
+
+/// Whether this process is in a user namespace, where some files cannot be made.
+pub fn is_in_user_namespace_blocking() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_whole_range(&map))
+}
+
+fn is_whole_range(uid_map: &str) -> bool {
+    let parts: Vec<&str> = uid_map.split_ascii_whitespace().collect();
+    parts.join(" ") == WHOLE_ID_RANGE
 }
 
 /// The capabilities that children of `pid` can have: its bounding set.

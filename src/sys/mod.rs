@@ -13,6 +13,7 @@ pub mod fifo;
 pub mod files;
 pub mod host_facts;
 pub mod image_tree;
+pub mod layer_tree;
 pub mod memory;
 pub mod mounts;
 pub mod netns;

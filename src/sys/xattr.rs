@@ -5,7 +5,7 @@
 )]
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -44,6 +44,18 @@ const LABEL: &CStr = c"security.selinux";
 /// # Errors
 /// `Internal` where the kernel refuses.
 pub(super) fn copy_blocking(from: &Path, to: &Path) -> Result<()> {
+    copy_where_blocking(from, to, |name| name != LABEL)
+}
+
+/// Gives `to` those extended attributes of `from` whose names are `wanted`, otherwise as [`copy_blocking`].
+///
+/// # Errors
+/// `Internal` where the kernel refuses.
+pub(super) fn copy_where_blocking(
+    from: &Path,
+    to: &Path,
+    wanted: impl Fn(&CStr) -> bool,
+) -> Result<()> {
     let c_path = |path: &Path| {
         CString::new(path.as_os_str().as_bytes())
             .map_err(|error| Error::internal("a path with a NUL").caused_by(error))
@@ -64,7 +76,7 @@ pub(super) fn copy_blocking(from: &Path, to: &Path) -> Result<()> {
         let Ok(name) = CStr::from_bytes_with_nul(name) else {
             continue;
         };
-        if name == LABEL {
+        if !wanted(name) {
             continue;
         }
         // SAFETY: both names are NUL-terminated, and the kernel writes at most `value.len()` bytes into `value`.
@@ -108,6 +120,40 @@ pub(super) fn set_label_blocking(file: &OwnedFd, label: &str) -> Result<(), Errn
             LABEL.as_ptr(),
             bytes.as_ptr().cast(),
             bytes.len(),
+            0,
+        )
+    };
+    Errno::result(set).map(drop)
+}
+
+/// Sets attribute `name` of the file at `path`, which is not followed.
+pub(super) fn set_blocking(path: &CStr, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+    // SAFETY: both names are NUL-terminated, and the value is as long as said.
+    let set = unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    Errno::result(set).map(drop)
+}
+
+/// Sets attribute `name` of an open file.
+pub(super) fn set_open_blocking(
+    file: BorrowedFd<'_>,
+    name: &CStr,
+    value: &[u8],
+) -> Result<(), Errno> {
+    // SAFETY: the name is NUL-terminated, and the value is as long as said.
+    let set = unsafe {
+        libc::fsetxattr(
+            file.as_raw_fd(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
             0,
         )
     };

@@ -78,16 +78,20 @@ pub(crate) struct Plan {
     pub(crate) pulls: usize,
     /// Pods started for each degree of parallelism.
     pub(crate) burst: usize,
+    /// Nothing but pulls, with `BENCH_ONLY=pulls`.
+    pub(crate) pulls_only: bool,
 }
 
 impl Plan {
     fn from_environment() -> Self {
+        let pulls_only = std::env::var_os("BENCH_ONLY").is_some_and(|only| only == "pulls");
         if std::env::var_os("BENCH_QUICK").is_some() {
             Self {
                 lifecycles: 20,
                 sizes: vec![0, 20],
                 reads: 200,
                 burst: 16,
+                pulls_only,
                 pulls: 2,
             }
         } else {
@@ -96,6 +100,7 @@ impl Plan {
                 sizes: vec![0, 20, 110],
                 reads: 500,
                 burst: 64,
+                pulls_only,
                 pulls: 5,
             }
         }
@@ -113,14 +118,21 @@ fn measure() -> Outcome {
         let ours = endpoint::podwright(&home).await?;
         let peer = endpoint::plugin(&home).await?;
         let mut report = Report::new(&ours.version, &peer.version, &endpoint::oci_runtime());
-        say("lifecycles");
-        lifecycle::measure(&plan, &ours, &peer, &mut report).await?;
-        say("the floor of an exec");
-        floor::measure(&plan, &ours, &mut report).await?;
-        say("exits");
-        latency::exits(&plan, &ours, &peer, &mut report).await?;
+        if !plan.pulls_only {
+            say("lifecycles");
+            lifecycle::measure(&plan, &ours, &peer, &mut report).await?;
+            say("the floor of an exec");
+            floor::measure(&plan, &ours, &mut report).await?;
+            say("exits");
+            latency::exits(&plan, &ours, &peer, &mut report).await?;
+        }
         say("pulls");
         pull::measure(&plan, &home, &ours, &peer, &mut report).await?;
+        if plan.pulls_only {
+            ours.stop().await?;
+            peer.stop().await?;
+            return Outcome::Ok(report);
+        }
         for &size in &plan.sizes {
             say(&format!("lists and memory at {size} pods"));
             lists::measure(&plan, size, &ours, &peer, &mut report).await?;
