@@ -15,37 +15,30 @@ use crate::node::{Node, patient};
 use crate::plugin::{Answer, Heard, Plugin, refuses, waits};
 use crate::pods::{fails, pod, shell, sleeper};
 
-pub(super) const CASES: &[Case] = &[
-    Case::new("nri.events_come_in_order_and_say_of_whom", |node| {
-        Box::pin(events(node))
-    }),
-    Case::new("nri.adjustments_are_seen_inside", |node| {
-        Box::pin(changes::adjustments(node, ""))
-    }),
-    Case::new("nri.adjustments_work_with_crun", |node| {
-        Box::pin(changes::adjustments(node, "crun"))
-    })
-    .needs(&["crun"]),
-    Case::new("nri.other_containers_change_and_go", |node| {
-        Box::pin(changes::others(node))
-    }),
-    Case::new("nri.who_hangs_is_dropped_and_the_pod_starts", |node| {
-        Box::pin(hangs(node))
-    }),
-    Case::new("nri.a_refusal_leaves_nothing_and_a_retry_works", |node| {
-        Box::pin(refusals(node))
-    }),
-    Case::new("nri.nothing_is_visible_while_a_plugin_thinks", |node| {
-        Box::pin(invisible(node))
-    }),
-    Case::new(
-        "nri.who_comes_late_is_told_of_all_and_so_after_a_restart",
-        |node| Box::pin(lives::late(node)),
-    ),
-    Case::new("nri.plugins_of_the_node_are_started_and_ended", |node| {
-        Box::pin(lives::launched(node))
-    }),
-];
+/// Each case on the machine's own containerd, and again on the newest.
+macro_rules! on_both {
+    ($($name:literal => |$node:ident| $body:expr,)*) => {
+        &[
+            $(Case::new(concat!("nri.", $name), |$node| Box::pin($body)),)*
+            $(Case::new(concat!("nri.newest_", $name), |$node| Box::pin($body)).newest(),)*
+            Case::new("nri.adjustments_work_with_crun", |node| {
+                Box::pin(changes::adjustments(node, "crun"))
+            })
+            .needs(&["crun"]),
+        ]
+    };
+}
+
+pub(super) const CASES: &[Case] = on_both! {
+    "events_come_in_order_and_say_of_whom" => |node| events(node),
+    "adjustments_are_seen_inside" => |node| changes::adjustments(node, ""),
+    "other_containers_change_and_go" => |node| changes::others(node),
+    "who_hangs_is_dropped_and_the_pod_starts" => |node| hangs(node),
+    "a_refusal_leaves_nothing_and_a_retry_works" => |node| refusals(node),
+    "nothing_is_visible_while_a_plugin_thinks" => |node| invisible(node),
+    "who_comes_late_is_told_of_all_and_so_after_a_restart" => |node| lives::late(node),
+    "plugins_of_the_node_are_started_and_ended" => |node| lives::launched(node),
+};
 
 fn allow() -> Vec<(&'static str, Answer)> {
     Vec::new()
