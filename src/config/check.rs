@@ -245,6 +245,7 @@ impl Rules {
     fn sandbox(&mut self, file: &file::Sandbox) -> settings::Sandbox {
         settings::Sandbox {
             netns_dir: self.absolute("sandbox.netns_dir", &file.netns_dir),
+            pause_image: self.optional_image("sandbox.pause_image", file.pause_image.as_deref()),
             unprivileged_ports: file.enable_unprivileged_ports,
             unprivileged_icmp: file.enable_unprivileged_icmp,
         }

@@ -110,6 +110,7 @@ table! {
 table! {
     Sandbox {
         netns_dir: PathBuf = "/run/netns".into(),
+        pause_image: Option<String> = None,
         enable_unprivileged_ports: bool = true,
         enable_unprivileged_icmp: bool = true,
     }

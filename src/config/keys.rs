@@ -157,6 +157,7 @@ keys! {
     "runtimes.handlers.*.base_runtime_spec", "path", Live, "A JSON OCI runtime spec whose fields ours starts from.", example "\"/etc/podwright/base-spec.json\"";
 
     "sandbox.netns_dir", "path", Restart, "Where the pods' network namespaces are pinned.";
+    "sandbox.pause_image", "image reference", Live, "The image that new pods' pause containers run, with its entrypoint, environment and user; pulled with the credentials of the node where it is not there, and left alone by garbage collection. Unset is the program inside podwright, which needs no image.", example "\"registry.k8s.io/pause:3.10\"";
     "sandbox.enable_unprivileged_ports", "boolean", Live, "Let every user in a pod bind ports below 1024.";
     "sandbox.enable_unprivileged_icmp", "boolean", Live, "Let every user in a pod send ICMP echo requests.";
 

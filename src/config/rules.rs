@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::problem::Problem;
 use super::units::Span;
+use crate::model::Reference;
 
 /// The rules, and what broke them so far.
 #[derive(Default)]
@@ -43,6 +44,17 @@ impl Rules {
         path: Option<&PathBuf>,
     ) -> Option<PathBuf> {
         path.map(|path| self.absolute(key, path))
+    }
+
+    /// An image reference in its whole form.
+    pub(super) fn optional_image(&mut self, key: &str, text: Option<&str>) -> Option<String> {
+        match text?.parse::<Reference>() {
+            Ok(reference) => Some(reference.to_string()),
+            Err(error) => {
+                self.broken(key, error.to_string());
+                None
+            }
+        }
     }
 
     /// A program: an absolute path, or a bare name to look up.

@@ -132,6 +132,8 @@ impl Handler {
 pub struct Sandbox {
     /// Where network namespaces are pinned.
     pub netns_dir: PathBuf,
+    /// The image that pause containers run; `None` is the embedded program.
+    pub pause_image: Option<String>,
     /// `net.ipv4.ip_unprivileged_port_start = 0` in pods.
     pub unprivileged_ports: bool,
     /// A `net.ipv4.ping_group_range` for everybody in pods.

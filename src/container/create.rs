@@ -11,6 +11,7 @@ use crate::model::{
 };
 use crate::nri::Event;
 use crate::ops::{Edge, Operation, gate};
+use crate::sandbox::snapshots::mapping_labels;
 use crate::sandbox::{RuntimeHandler, record as pod_record};
 use crate::spec::{self, UserMapping};
 
@@ -317,7 +318,7 @@ impl Making<'_> {
     ) -> Result<Vec<RootfsMount>> {
         let snapshots = &self.home.deps.containerd.snapshots;
         let mut labels = snapshots::labels(self.created_at);
-        labels.extend(mapping.into_iter().flat_map(userns::snapshot_labels));
+        labels.extend(mapping.into_iter().flat_map(mapping_labels));
         let request = SnapshotRequest {
             snapshotter: handler.settings.snapshotter.clone(),
             key: self.id.to_string(),

@@ -1,20 +1,9 @@
 //! The snapshots of a container: their names, and what keeps them.
 
-use std::collections::BTreeMap;
-
-use crate::model::{ContainerId, Timestamp};
-use crate::sandbox::record::MARK;
+use crate::model::ContainerId;
+pub(super) use crate::sandbox::snapshots::labels;
 
 const IMAGE: &str = "-image-";
-
-/// Labels of a new snapshot: ours, and not to be collected although nothing of containerd's may refer to it.
-pub(super) fn labels(now: Timestamp) -> BTreeMap<String, String> {
-    let now = jiff::Timestamp::from_nanosecond(i128::from(now.0)).unwrap_or_default();
-    BTreeMap::from([
-        ("containerd.io/gc.root".to_owned(), now.to_string()),
-        (MARK.0.to_owned(), MARK.1.to_owned()),
-    ])
-}
 
 /// The name of the view that the container's image volume number `at` shows.
 pub(super) fn of_image_volume(id: &ContainerId, at: usize) -> String {

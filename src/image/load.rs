@@ -182,7 +182,9 @@ impl Images {
     pub(super) fn is_pinned(&self, name: &str) -> bool {
         let config = self.inner.config.load();
         let mut patterns = config.images.pinned.iter();
+        let pause = config.sandbox.pause_image.as_deref();
         patterns.any(|wanted| pattern::means(wanted, name))
+            || pause.is_some_and(|image| pattern::means(image, name))
     }
 
     /// The locks that cover the writing of records: of the image, since its records go together, and of each name, since

@@ -10,7 +10,7 @@ mod prefix;
 mod views;
 
 pub use filter::{ContainerFilter, ListedState, SandboxFilter};
-pub use views::{ContainerImage, ContainerUser, ContainerView, PodView, SandboxView};
+pub use views::{ContainerImage, ContainerUser, ContainerView, PauseImage, PodView, SandboxView};
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -44,6 +44,7 @@ fn sandbox(id: &str, app: &str) -> SandboxView {
         netns: None,
         pause_pid: None,
         runtime_type: String::new(),
+        pause_image: None,
         spec: "{}".into(),
         cni_result: "null".into(),
         updated: None,

@@ -46,6 +46,8 @@ pub struct SandboxView {
     pub pause_pid: Option<Pid>,
     /// Shim that runs it, e.g. `io.containerd.runc.v2`.
     pub runtime_type: String,
+    /// What the pause container runs, where that is an image.
+    pub pause_image: Option<PauseImage>,
     /// The pause container's OCI spec in JSON.
     pub spec: Arc<str>,
     /// The CNI result in the form of containerd's records; `null` before there is one.
@@ -54,6 +56,15 @@ pub struct SandboxView {
     pub updated: Option<(Option<Resources>, Option<Resources>)>,
     /// Steps that would not unwind, newest first; empty while all is well.
     pub stuck: Vec<String>,
+}
+
+/// The image of a pause container. Its snapshot is called as the sandbox is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseImage {
+    /// Its name in containerd.
+    pub name: String,
+    /// Whose its snapshot is.
+    pub snapshotter: String,
 }
 
 /// What is shown of a container.

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 
 use crate::container::AdoptedContainer;
 use crate::containerd::TaskInfo;
-use crate::index::{ContainerView, SandboxView};
+use crate::index::{ContainerView, PauseImage, SandboxView};
 use crate::model::state::SandboxState;
 use crate::model::{Resources, Result, SandboxId, Signal};
 use crate::sandbox::steps::{AttachmentRecord, Step};
@@ -149,7 +149,11 @@ impl Recovery {
                 detach,
             } => {
                 // What a reboot took away needs no undo; what stands in durable places does.
-                let left = || vec![Step::Files, Step::Network, Step::Record];
+                let has_snapshot = !sandbox.record.snapshot_key.is_empty();
+                let snapshot = has_snapshot.then_some(Step::Snapshot);
+                let durable = [Some(Step::Files), Some(Step::Network), snapshot];
+                let durable = durable.into_iter().flatten();
+                let left = || durable.chain([Step::Record]).collect();
                 let steps = steps.map_or_else(left, |steps| steps.steps.clone());
                 let fingerprint = sandbox.mark.fingerprint.clone();
                 let id = sandbox.id.clone();
@@ -321,6 +325,10 @@ fn sandbox_view(
         netns: attachment.map(|record| record.intent.netns().to_owned()),
         pause_pid: pause,
         runtime_type: sandbox.record.runtime,
+        pause_image: (!sandbox.record.snapshot_key.is_empty()).then_some(PauseImage {
+            name: sandbox.record.image,
+            snapshotter: sandbox.record.snapshotter,
+        }),
         spec: text_of(sandbox.record.spec),
         cni_result: pod_record::cni_result(attached).into(),
         updated: sums.map(|sums| (sums.resources, sums.overhead)),

@@ -89,7 +89,13 @@ impl Recovery {
                 let Some(id) = snapshots::owner(&snapshot.name).filter(|_| ours) else {
                     continue;
                 };
-                if self.knows_container(&id).await? {
+                // That of a pause image has its sandbox's name.
+                let pod = id.as_str().parse::<SandboxId>();
+                let is_pods = match &pod {
+                    Ok(pod) => self.knows_sandbox(pod).await?,
+                    Err(_no_id) => false,
+                };
+                if is_pods || self.knows_container(&id).await? {
                     continue;
                 }
                 let store = &self.deps.containerd.snapshots;

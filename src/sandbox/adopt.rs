@@ -47,6 +47,10 @@ impl Sandboxes {
             fingerprint: fingerprint.clone(),
             created_at: view.created_at,
             netns: view.netns.clone(),
+            snapshotter: view
+                .pause_image
+                .as_ref()
+                .map(|image| image.snapshotter.clone()),
             steps,
             complete: true,
         };

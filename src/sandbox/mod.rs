@@ -11,11 +11,13 @@ pub(crate) mod group;
 mod handover;
 mod labels;
 mod levels;
+mod pause_image;
 mod pause_root;
 mod plugins;
 pub mod record;
 mod remove;
 mod run;
+pub(crate) mod snapshots;
 pub mod steps;
 mod stop;
 mod update;
@@ -25,6 +27,7 @@ mod vigil;
 pub use adopt::Adopted;
 pub use deps::{Deps, Handlers, RuntimeHandler};
 pub use files::{sandbox_files, seccomp_text};
+pub use pause_image::{LocalPauseImage, PauseImages};
 pub use plugins::pod_facts;
 pub use run::RunRequest;
 pub use vigil::{Ended, Vigil};
@@ -99,6 +102,7 @@ pub struct Sandboxes {
     records: Arc<Records<StepRecord>>,
     attachments: Arc<Records<AttachmentRecord>>,
     residents: Arc<OnceLock<Arc<dyn Residents>>>,
+    images: Arc<OnceLock<Arc<dyn PauseImages>>>,
     leftovers: Arc<Mutex<BTreeSet<SandboxId>>>,
     levels: Arc<Levels>,
 }
@@ -119,6 +123,7 @@ impl Sandboxes {
             records: Arc::new(Records::open_blocking(steps, Durability::Volatile)?),
             attachments: Arc::new(Records::open_blocking(attachments, Durability::Synced)?),
             residents: Arc::default(),
+            images: Arc::default(),
             leftovers: Arc::default(),
             levels: Arc::default(),
         })
@@ -128,6 +133,13 @@ impl Sandboxes {
     pub fn settle(&self, residents: Arc<dyn Residents>) {
         if self.residents.set(residents).is_err() {
             tracing::error!("the residents of the sandboxes were set twice");
+        }
+    }
+
+    /// Says where pause images are to be had; once, before the first request.
+    pub fn have_images(&self, images: Arc<dyn PauseImages>) {
+        if self.images.set(images).is_err() {
+            tracing::error!("the images of the sandboxes were set twice");
         }
     }
 

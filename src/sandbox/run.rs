@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::containerd::{ContainerRecord, Payload, RootfsMount, Stdio, TaskRequest};
-use crate::index::SandboxView;
+use crate::containerd::{ContainerRecord, Payload, Stdio, TaskRequest};
+use crate::index::{PauseImage, SandboxView};
 use crate::model::security::NamespaceMode;
 use crate::model::state::SandboxState;
 use crate::model::{Context, Digest, Error, Pid, PodConfig, Result, SandboxId, Timestamp};
@@ -21,7 +21,7 @@ use super::deps::RuntimeHandler;
 use super::plugins::Announced;
 use super::record::{self, SandboxMark};
 use super::steps::{AttachmentRecord, Step, StepRecord};
-use super::{PodKey, Sandboxes, files, pause_root, userns};
+use super::{LocalPauseImage, PodKey, Sandboxes, files, userns};
 
 /// A RunPodSandbox request.
 #[derive(Clone, Debug)]
@@ -95,6 +95,7 @@ impl Sandboxes {
             fingerprint,
             created_at,
             netns: None,
+            snapshotter: None,
             steps: Vec::new(),
             complete: false,
         };
@@ -134,14 +135,14 @@ impl Sandboxes {
 }
 
 /// A sandbox being made.
-struct Making<'a> {
-    home: &'a Sandboxes,
-    id: &'a SandboxId,
-    request: &'a RunRequest,
-    handler: &'a RuntimeHandler,
-    operation: Operation,
-    created_at: Timestamp,
-    steps: Mutex<StepRecord>,
+pub(super) struct Making<'a> {
+    pub(super) home: &'a Sandboxes,
+    pub(super) id: &'a SandboxId,
+    pub(super) request: &'a RunRequest,
+    pub(super) handler: &'a RuntimeHandler,
+    pub(super) operation: Operation,
+    pub(super) created_at: Timestamp,
+    pub(super) steps: Mutex<StepRecord>,
     announced: Announced,
 }
 
@@ -150,6 +151,8 @@ impl Making<'_> {
     async fn run(&self) -> Result<()> {
         let config = &self.request.config;
         let mapping = spec::user_mapping(&config.security.namespaces)?;
+        // Before anything is made: it may take a pull.
+        let image = self.pause_image().await?;
         let labels = self.home.label_pod(self.id, config, self.handler)?;
         let label = labels.as_ref().map(|labels| labels.mount.clone());
         let sandbox_files = self
@@ -173,6 +176,7 @@ impl Making<'_> {
         let userns = self.make_userns(mapping).await?;
         let netns = self.make_netns(userns.clone()).await?;
         let pause_leg = self.start_pause(
+            image.as_ref(),
             netns.clone(),
             userns.as_deref(),
             &sandbox_files,
@@ -189,7 +193,7 @@ impl Making<'_> {
                 (Some(attached?), started?)
             }
         };
-        let view = self.view(netns, attachment.as_ref(), &pause);
+        let view = self.view(netns, image, attachment.as_ref(), &pause);
         let deps = &self.home.deps;
         let until_published = deps.nri.enter();
         self.operation.step("plugins");
@@ -268,18 +272,26 @@ impl Making<'_> {
 
     async fn start_pause(
         &self,
+        image: Option<&LocalPauseImage>,
         netns: Option<PathBuf>,
         userns: Option<&Path>,
         sandbox_files: &SandboxFiles,
         labels: Option<&SelinuxLabels>,
     ) -> Result<Pause> {
         let deps = &self.home.deps;
-        let root = pause_root::lay_out(deps).await?;
+        let program = self.program(image, labels).await?;
         let seccomp = files::seccomp_text(deps, &self.request.config.security.seccomp).await?;
         let pause_spec = spec::pause(&PauseInput {
             id: self.id,
             config: &self.request.config,
-            program: PauseProgram::Embedded,
+            program: match image {
+                Some(image) => PauseProgram::Image {
+                    name: &image.name,
+                    defaults: &image.defaults,
+                    user: program.user.as_ref(),
+                },
+                None => PauseProgram::Embedded,
+            },
             netns: netns.as_deref(),
             userns,
             files: sandbox_files,
@@ -289,7 +301,7 @@ impl Making<'_> {
             host: &deps.host.load(),
         })?;
         let spec_json = spec::encode_spec(&pause_spec)?;
-        let containerd_record = self.containerd_record(&spec_json, netns)?;
+        let containerd_record = self.containerd_record(&spec_json, image, netns)?;
         self.step(
             Step::Record,
             deps.containerd.containers.create(&containerd_record),
@@ -297,15 +309,9 @@ impl Making<'_> {
         .await?;
         let pid = self
             .step(Step::Task, async {
-                let rootfs = vec![RootfsMount {
-                    kind: "bind".into(),
-                    source: root.display().to_string(),
-                    target: String::new(),
-                    options: vec!["rbind".into(), "ro".into()],
-                }];
                 let request = TaskRequest {
                     id: self.id.to_string(),
-                    rootfs,
+                    rootfs: program.rootfs,
                     stdio: Stdio::default(),
                     options: None,
                 };
@@ -334,6 +340,7 @@ impl Making<'_> {
     fn containerd_record(
         &self,
         spec_json: &str,
+        image: Option<&LocalPauseImage>,
         netns: Option<PathBuf>,
     ) -> Result<ContainerRecord> {
         let mark = SandboxMark {
@@ -352,7 +359,9 @@ impl Making<'_> {
         Ok(ContainerRecord {
             id: self.id.to_string(),
             labels: record::labels(&self.request.config.labels, record::KIND_SANDBOX),
-            image: String::new(),
+            image: image.map(|image| image.name.clone()).unwrap_or_default(),
+            snapshotter: image.map(|_| self.snapshotter()).unwrap_or_default(),
+            snapshot_key: image.map(|_| self.id.to_string()).unwrap_or_default(),
             runtime: self.handler.settings.runtime_type.clone(),
             runtime_options: self.handler.options.clone(),
             spec: Some(Payload::new(Payload::SPEC, spec_json)),
@@ -368,6 +377,7 @@ impl Making<'_> {
     fn view(
         &self,
         netns: Option<PathBuf>,
+        image: Option<LocalPauseImage>,
         attachment: Option<&Attachment>,
         pause: &Pause,
     ) -> SandboxView {
@@ -382,6 +392,10 @@ impl Making<'_> {
             netns,
             pause_pid: Some(pause.pid),
             runtime_type: self.handler.settings.runtime_type.clone(),
+            pause_image: image.map(|image| PauseImage {
+                name: image.name,
+                snapshotter: self.snapshotter(),
+            }),
             spec: Arc::clone(&pause.spec),
             cni_result: record::cni_result(attachment).into(),
             updated: None,
@@ -413,7 +427,11 @@ impl Making<'_> {
     }
 
     /// Records `step`, then does it.
-    async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn step<T>(
+        &self,
+        step: Step,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         {
             let mut steps = self.steps.lock().await;
             steps.steps.push(step);

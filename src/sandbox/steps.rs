@@ -32,6 +32,8 @@ pub enum Step {
     Netns,
     /// CNI ADD.
     Network,
+    /// The writable snapshot of the pause image, where one is configured.
+    Snapshot,
     /// containerd's record of the pause container.
     Record,
     /// The pause task: created and started.
@@ -40,12 +42,13 @@ pub enum Step {
 
 impl Step {
     /// Every step in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Files,
         Self::Shm,
         Self::Userns,
         Self::Netns,
         Self::Network,
+        Self::Snapshot,
         Self::Record,
         Self::Task,
     ];
@@ -58,6 +61,7 @@ impl Step {
             Self::Userns => "userns",
             Self::Netns => "netns",
             Self::Network => "network",
+            Self::Snapshot => "snapshot",
             Self::Record => "record",
             Self::Task => "task",
         }
@@ -75,6 +79,9 @@ pub struct StepRecord {
     pub created_at: Timestamp,
     /// Pinned network namespace.
     pub netns: Option<PathBuf>,
+    /// Whose the pause image's snapshot is.
+    #[serde(default)]
+    pub snapshotter: Option<String>,
     /// Steps begun and not taken back.
     pub steps: Vec<Step>,
     /// All steps were done and the sandbox was published.
@@ -109,8 +116,9 @@ impl Sandboxes {
             .filter(|step| which.contains(step))
             .collect();
         let limit = self.deps.settings().operations.undo_deadline;
-        let netns = record.netns.clone();
-        let left = unwind(&begun, limit, |step| self.undo(id, netns.clone(), step)).await;
+        let (netns, snapshotter) = (&record.netns, record.snapshotter.as_deref());
+        let undo = |step| self.undo(id, netns.clone(), snapshotter, step);
+        let left = unwind(&begun, limit, undo).await;
         let stays =
             |step: &Step| !which.contains(step) || left.iter().any(|still| still.step == *step);
         record.steps.retain(stays);
@@ -121,7 +129,13 @@ impl Sandboxes {
         Ok(left)
     }
 
-    async fn undo(&self, id: &SandboxId, netns: Option<PathBuf>, step: Step) -> Result<()> {
+    async fn undo(
+        &self,
+        id: &SandboxId,
+        netns: Option<PathBuf>,
+        snapshotter: Option<&str>,
+        step: Step,
+    ) -> Result<()> {
         gate("undo_sandbox", step.name(), Edge::Before).await;
         let undone = match step {
             Step::Files => files::remove(self.deps.clone(), id.clone()).await,
@@ -137,6 +151,13 @@ impl Sandboxes {
                 None => Ok(()),
             },
             Step::Network => self.detach(id).await,
+            Step::Snapshot => match snapshotter {
+                Some(snapshotter) => {
+                    let snapshots = &self.deps.containerd.snapshots;
+                    tolerate_missing(snapshots.remove(snapshotter, id.as_str()).await)
+                }
+                None => Ok(()),
+            },
             Step::Record => {
                 tolerate_missing(self.deps.containerd.containers.delete(id.as_str()).await)
             }

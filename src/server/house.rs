@@ -104,6 +104,7 @@ impl House {
         let images = rooms::images(&deps);
         let desk = Arc::new(ImageDesk::new(images.clone(), supervisor.clone()));
         let sandboxes = Sandboxes::new_blocking(Arc::clone(&deps))?;
+        sandboxes.have_images(Arc::clone(&desk) as _);
         let containers = Containers::new_blocking(sandboxes.clone(), Arc::clone(&desk) as _)?;
         let tending = Tending {
             config: config.clone(),

@@ -58,7 +58,10 @@ impl NodeIdentity {
         let mut shown = config.effective().clone();
         if let Some(shown) = shown.as_object_mut() {
             // kubeadm reads sandboxImage and critest stateDir here.
-            shown.insert("sandboxImage".into(), json!(""));
+            shown.insert(
+                "sandboxImage".into(),
+                json!(config.sandbox.pause_image.as_deref().unwrap_or_default()),
+            );
             shown.insert("stateDir".into(), json!(config.server.state_dir));
             shown.insert("rootDir".into(), json!(config.server.root_dir));
             shown.insert("podCIDR".into(), json!(self.pod_cidr.load().as_str()));

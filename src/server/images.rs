@@ -12,9 +12,10 @@ use crate::container::{LocalImage, LocalImages};
 use crate::cri;
 use crate::events::ImageNews;
 use crate::image::{FsUsage, ImageUser, ImageView, Images, ImportRequest, PullReport, PullRequest};
-use crate::model::{Classify, Context, Kind, Result};
+use crate::model::{Classify, Context, Error, Kind, Result};
 use crate::ops::Supervisor;
 use crate::registry::{AuthFields, Credentials, HostReport};
+use crate::sandbox::{LocalPauseImage, PauseImages};
 use crate::wire::cri as pb;
 
 /// Waits between attempts to read what containerd told of: the first, and the longest.
@@ -31,6 +32,13 @@ pub(super) struct ImageDesk {
 impl ImageDesk {
     pub(super) fn new(images: Images, supervisor: Supervisor) -> Self {
         Self { images, supervisor }
+    }
+
+    async fn unpack_local(&self, id: &str, snapshotter: &str) -> Result<()> {
+        match self.images.resolve_local(id)? {
+            Some(view) => self.images.ensure_unpacked(&view, snapshotter).await,
+            None => Err(Error::not_found(format!("image {id}: removed meanwhile"))),
+        }
     }
 }
 
@@ -172,15 +180,53 @@ impl LocalImages for ImageDesk {
         image: &'a LocalImage,
         snapshotter: &'a str,
     ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.unpack_local(&image.id, snapshotter))
+    }
+}
+
+impl PauseImages for ImageDesk {
+    fn have<'a>(
+        &'a self,
+        reference: &'a str,
+        handler: &'a str,
+    ) -> BoxFuture<'a, Result<LocalPauseImage>> {
         Box::pin(async move {
-            match self.images.resolve_local(&image.id)? {
-                Some(view) => self.images.ensure_unpacked(&view, snapshotter).await,
-                None => Err(crate::model::Error::not_found(format!(
-                    "image {}: removed meanwhile",
-                    image.id
-                ))),
+            match self.images.resolve_local(reference)? {
+                None => {
+                    let request = PullRequest {
+                        reference: reference.to_owned(),
+                        credentials: None,
+                        runtime_handler: handler.to_owned(),
+                    };
+                    self.images.pull(request).await?;
+                }
+                // It came before it was chosen.
+                Some(view) if !view.pinned => {
+                    for name in view.repo_tags.iter().chain(&view.repo_digests) {
+                        self.images.refresh(name).await?;
+                    }
+                }
+                Some(_) => {}
             }
+            let view = self
+                .images
+                .resolve_local(reference)?
+                .ok_or_else(|| Error::not_found(format!("image {reference}: removed meanwhile")))?;
+            Ok(LocalPauseImage {
+                id: view.id.to_string(),
+                name: view.display_name().to_owned(),
+                chain_id: view
+                    .chain_id
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
+                defaults: view.config.defaults.clone(),
+            })
         })
+    }
+
+    fn unpack<'a>(&'a self, id: &'a str, snapshotter: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.unpack_local(id, snapshotter))
     }
 }
 

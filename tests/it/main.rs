@@ -8,6 +8,8 @@ mod cases;
 mod client;
 mod images;
 mod node;
+#[path = "../stage/pause_image.rs"]
+mod pause_image;
 #[path = "../stage/pinned.rs"]
 mod pinned;
 mod plugin;

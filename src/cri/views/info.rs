@@ -19,7 +19,7 @@ struct SandboxInfo<'a> {
     pid: u32,
     process_status: &'static str,
     net_namespace_closed: bool,
-    /// Both are empty for the pause program that needs no image.
+    /// All three are empty for the pause program that needs no image.
     image: &'a str,
     snapshot_key: &'a str,
     snapshotter: &'a str,
@@ -113,6 +113,7 @@ pub(in crate::cri) fn sandbox(
         return Ok(BTreeMap::new());
     }
     let (resources, overhead) = view.updated.clone().unwrap_or_default();
+    let pause = view.pause_image.as_ref();
     let has_own_network = view.config.security.namespaces.network != NamespaceMode::Node;
     under_info(&SandboxInfo {
         pid: view.pause_pid.map_or(0, |pid| pid.0),
@@ -122,9 +123,9 @@ pub(in crate::cri) fn sandbox(
             "deleted"
         },
         net_namespace_closed: has_own_network && view.netns.is_none(),
-        image: "",
-        snapshot_key: "",
-        snapshotter: "",
+        image: pause.map_or("", |image| &image.name),
+        snapshot_key: pause.map_or("", |_| view.id.as_str()),
+        snapshotter: pause.map_or("", |image| &image.snapshotter),
         runtime_handler: &view.handler,
         runtime_type: &view.runtime_type,
         runtime_options: runtime_options(handler),

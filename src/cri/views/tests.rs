@@ -38,6 +38,7 @@ fn sandbox() -> SandboxView {
         netns: Some("/run/netns/x".into()),
         pause_pid: Some(Pid(42)),
         runtime_type: "io.containerd.runc.v2".into(),
+        pause_image: None,
         spec: r#"{"ociVersion":"1.2.0"}"#.into(),
         cni_result: "null".into(),
         updated: None,

@@ -17,6 +17,7 @@ mod mirrors;
 mod networks;
 mod nri;
 mod paths;
+mod pause_images;
 mod play;
 mod sandboxes;
 mod server;
@@ -40,6 +41,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         identity::CASES,
         sandboxes::CASES,
+        pause_images::CASES,
         networks::CASES,
         containers::CASES,
         devices::CASES,

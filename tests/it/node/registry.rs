@@ -16,8 +16,18 @@ pub(super) const HOSTS: &str = "/run/certs.d";
 
 /// Serves the stand-in image `name` as `repository:tag`; `upstream.example` is mirrored by it.
 pub(crate) async fn start(node: &Node, name: &str, repository: &str, tag: &str) -> Outcome<Daemon> {
+    start_with(node, &images::archive(name), repository, tag).await
+}
+
+/// The same for the image of an OCI archive.
+pub(crate) async fn start_with(
+    node: &Node,
+    archive: &Path,
+    repository: &str,
+    tag: &str,
+) -> Outcome<Daemon> {
     let storage = node.home.join("registry");
-    fill(&storage, name, repository, tag)?;
+    fill(&storage, archive, repository, tag)?;
     let config = node.home.join("registry.yml");
     fs::write(&config, settings(&storage, ADDRESS))?;
     let hosts = Path::new(HOSTS).join("upstream.example");
@@ -46,10 +56,9 @@ pub(crate) fn mirrors(domain: &str, mirrors: &[&str]) -> Outcome {
 }
 
 /// Lays an OCI archive out as the registry stores it.
-fn fill(storage: &Path, name: &str, repository: &str, tag: &str) -> Outcome {
+fn fill(storage: &Path, archive: &Path, repository: &str, tag: &str) -> Outcome {
     let layout = storage.with_extension("layout");
     fs::create_dir_all(&layout)?;
-    let archive = images::archive(name);
     namespaces::run(
         "tar",
         &[
