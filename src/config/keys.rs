@@ -185,9 +185,9 @@ keys! {
     "cni.add_deadline", "duration", Live, "Deadline of one ADD. Operations outlive their caller, so a slow address manager may finish.";
     "cni.del_deadline", "duration", Live, "Deadline of one DEL.";
 
-    "images.registry_config_path", "list of paths", Restart, "Directories with HOST/hosts.toml files, as containerd has them; the first that knows the host wins.";
+    "images.registry_config_path", "list of paths", Live, "Directories with HOST/hosts.toml files, as containerd has them; the first that knows the host wins.";
     "images.max_concurrent_downloads", "count", Restart, "Layers fetched at the same time, over all pulls.";
-    "images.progress_timeout", "duration", Restart, "A download that brings nothing for this long has failed.";
+    "images.progress_timeout", "duration", Live, "A download that brings nothing for this long has failed. A registry that is silent for a minute, or for this long where it is less, is asked again or left for the next before.";
     "images.mirror_dial_timeout", "duration", Live, "How long a connection to a registry host may take while another can still be asked; dial_timeout in hosts.toml beats it. The last host gets 10s.";
     "images.hedge_after", "duration", Live, "How long a registry host may send nothing before the next one is asked as well; the first to deliver wins. 0s never asks two.";
     "images.pinned", "list of patterns", Live, "Image references that garbage collection leaves alone.";

@@ -151,7 +151,8 @@ impl Blob {
             "blob stream broke"
         );
         self.turns.failed(turn, failure);
-        if is_final || self.strikes > STRIKES {
+        let window = self.repository.settings.stall_window;
+        if is_final || self.strikes > STRIKES || self.pace.is_silent_for(window) {
             self.turn = None;
             self.strikes = 0;
             self.pace = Pace::default();
@@ -203,7 +204,7 @@ impl Blob {
         .await
         {
             Raced::Own(chunk) => {
-                let chunk = chunk?;
+                let chunk = chunk.inspect_err(|_broken| self.pace.wait(began.elapsed()))?;
                 self.keep_pace(began.elapsed(), &open, length(&chunk))?;
                 self.decode(turn, open, chunk)
             }

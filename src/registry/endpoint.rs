@@ -21,6 +21,8 @@ use super::{Settings, body, coding, redirect, retry};
 use crate::model::{Error, Kind};
 
 const SENDS: u32 = 5;
+/// Sends that may end in silence: each costs the whole time-out.
+const SILENCES: u32 = 2;
 const MAX_REDIRECTS: usize = 10;
 const MAX_HEADERS: usize = 64 * 1024;
 const ERROR_BODY: usize = 64 * 1024;
@@ -124,7 +126,7 @@ impl Endpoint {
     /// # Errors
     /// The failure of the last send. Dropping the future abandons the request.
     pub(super) async fn send(&self, ask: &Ask<'_>) -> Result<Response, Failure> {
-        let mut previous = None;
+        let (mut previous, mut silences) = (None, 0);
         let mut patience = self.settings.retry_wait;
         let mut attempt = 0;
         loop {
@@ -136,7 +138,10 @@ impl Endpoint {
             let (response, url) = match answer {
                 Ok(answer) => answer,
                 Err(failure) => {
-                    if failure.is_transient && ask.is_last && has_budget {
+                    let stalls = failure.fault == Some(Fault::Stalling);
+                    silences += u32::from(stalls);
+                    let is_worth_it = !stalls || silences < SILENCES;
+                    if failure.is_transient && ask.is_last && has_budget && is_worth_it {
                         tokio::time::sleep(retry::TRANSPORT_PAUSE).await;
                         continue;
                     }
@@ -307,7 +312,7 @@ impl Endpoint {
         if ask.offset > 0 {
             builder = builder.header(RANGE, format!("bytes={}-", ask.offset));
         }
-        let limit = self.settings.header_timeout;
+        let limit = self.settings.patience();
         let response = tokio::time::timeout(limit, builder.send())
             .await
             .map_err(|_elapsed| {

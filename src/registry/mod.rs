@@ -117,10 +117,24 @@ impl Default for Settings {
 impl Settings {
     /// How long a body may stand still; not for long where another host can go on.
     fn silence(&self, is_last: bool) -> Duration {
-        if is_last {
+        let silence = if is_last {
             self.idle_timeout
         } else {
             self.idle_timeout.min(self.header_timeout)
+        };
+        self.within_window(silence)
+    }
+
+    /// Limit from a request to the headers of its answer.
+    fn patience(&self) -> Duration {
+        self.within_window(self.header_timeout)
+    }
+
+    fn within_window(&self, limit: Duration) -> Duration {
+        if self.stall_window.is_zero() {
+            limit
+        } else {
+            limit.min(self.stall_window)
         }
     }
 }

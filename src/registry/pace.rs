@@ -7,12 +7,20 @@ use std::time::Duration;
 pub(super) struct Pace {
     waited: Duration,
     received: u64,
+    /// Waited since the last byte.
+    silent: Duration,
 }
 
 impl Pace {
     /// Charges time in which no byte could come.
     pub(super) fn wait(&mut self, waited: Duration) {
         self.waited = self.waited.saturating_add(waited);
+        self.silent = self.silent.saturating_add(waited);
+    }
+
+    /// Whether no byte has come for `window`, over all connections; zero is never.
+    pub(super) fn is_silent_for(&self, window: Duration) -> bool {
+        !window.is_zero() && self.silent >= window
     }
 
     pub(super) fn keeps_up(
@@ -24,6 +32,7 @@ impl Pace {
     ) -> bool {
         self.waited = self.waited.saturating_add(waited);
         self.received = self.received.saturating_add(received);
+        self.silent = Duration::ZERO;
         if window.is_zero() || self.waited < window {
             return true;
         }

@@ -110,7 +110,8 @@ fn item() -> impl Strategy<Value = Item> {
 }
 
 /// Leaves out what the two are known to do differently: whiteouts of what the same layer has, which is an error to
-/// containerd on overlayfs.
+/// containerd on overlayfs, and opaque marks behind entries of the same layer whose parents were not named, which it
+/// takes away again in a bottom layer although such a mark speaks of the layers below.
 fn sensible(items: Vec<Item>) -> Vec<Item> {
     let is_mark = |item: &Item| matches!(item, Item::Whiteout { .. });
     let touches = |one: &str, other: &str| {
@@ -126,7 +127,12 @@ fn sensible(items: Vec<Item>) -> Vec<Item> {
         let clash = kept.iter().any(|other| {
             (is_mark(&item) || is_mark(other)) && (has_links || touches(item.path(), other.path()))
         });
-        if !clash {
+        let hides = |other: &Item| {
+            let below = other.path().strip_prefix(item.path());
+            has_links || below.is_some_and(|rest| rest.matches('/').count() > 1)
+        };
+        let is_late = matches!(item, Item::Opaque { .. }) && kept.iter().any(hides);
+        if !clash && !is_late {
             kept.push(item);
         }
     }

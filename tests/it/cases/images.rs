@@ -53,7 +53,7 @@ pub(super) async fn remove(node: &Node, image: &str) -> Result<(), tonic::Status
     Ok(())
 }
 
-async fn list(node: &Node) -> Result<Vec<cri::Image>, tonic::Status> {
+pub(super) async fn list(node: &Node) -> Result<Vec<cri::Image>, tonic::Status> {
     let request = cri::ListImagesRequest::default();
     let reply = node.cri.images.clone().list_images(request).await?;
     Ok(reply.into_inner().images)

@@ -7,6 +7,7 @@ mod containers;
 mod crashes;
 mod devices;
 mod diagnoses;
+mod hostile;
 mod identity;
 mod images;
 mod installed;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Case> {
         logs::CASES,
         images::CASES,
         mirrors::CASES,
+        hostile::CASES,
         bad_input::CASES,
         joins::CASES,
         crashes::CASES,

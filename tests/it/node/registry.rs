@@ -55,6 +55,16 @@ pub(crate) fn mirrors(domain: &str, mirrors: &[&str]) -> Outcome {
     Ok(fs::write(directory.join("hosts.toml"), text)?)
 }
 
+/// Has `domain` served by `url` alone.
+pub(crate) fn served_by(domain: &str, url: &str) -> Outcome {
+    let directory = Path::new(HOSTS).join(domain);
+    fs::create_dir_all(&directory)?;
+    Ok(fs::write(
+        directory.join("hosts.toml"),
+        format!("server = \"{url}\"\n"),
+    )?)
+}
+
 /// Lays an OCI archive out as the registry stores it.
 fn fill(storage: &Path, archive: &Path, repository: &str, tag: &str) -> Outcome {
     let layout = storage.with_extension("layout");

@@ -1,0 +1,327 @@
+//! Registries that misbehave: what the caller is told, how soon, at what cost, and that nothing is left.
+
+mod server;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::{BoxFuture, join_all};
+use nix::sys::signal::Signal;
+use podwright::wire::cri;
+use tokio::net::TcpListener;
+use tonic::Code;
+
+use super::images::{list, remove, spec};
+use crate::case::{Case, Outcome};
+use crate::ensure;
+use crate::node::{Node, layout, patient, registry};
+use server::{Asked, Counts, Shelf};
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        "image.a_hostile_registry_costs_a_clear_error_and_leaves_nothing",
+        |node| Box::pin(hostile(node)),
+    )
+    .within(300),
+    Case::new("image.ten_pulls_at_once_are_one_download", |node| {
+        Box::pin(slow(node, |node, shelf, counts| {
+            Box::pin(together(node, shelf, counts))
+        }))
+    }),
+    Case::new("image.a_pull_goes_on_where_a_kill_ended_it", |node| {
+        Box::pin(slow(node, |node, shelf, counts| {
+            Box::pin(killed(node, shelf, counts))
+        }))
+    }),
+];
+
+/// What a case does with the repository `slow`.
+type WithSlow = for<'a> fn(&'a Node, &'a Shelf, &'a Counts) -> BoxFuture<'a, Outcome>;
+
+const ADDRESS: &str = "127.0.0.1:5011";
+/// Where the realm of another host listens.
+const ELSEWHERE: &str = "127.0.0.2:5012";
+const DOMAIN: &str = "hostile.example";
+/// More memory than this over what it had before is not bounded.
+const MEMORY_KIB: u64 = 64 << 10;
+
+/// Bytes that a kill may cost: a few writes to the content store, and buffers of sockets.
+const IN_FLIGHT: usize = 9 << 20;
+
+/// How a repository misbehaves, and what comes of it.
+struct Misdeed {
+    how: &'static str,
+    code: Code,
+    says: &'static str,
+    /// Longest that the caller waits.
+    seconds: u64,
+    /// Most requests that it costs.
+    requests: usize,
+}
+
+const fn misdeed(
+    how: &'static str,
+    code: Code,
+    says: &'static str,
+    seconds: u64,
+    requests: usize,
+) -> Misdeed {
+    Misdeed {
+        how,
+        code,
+        says,
+        seconds,
+        requests,
+    }
+}
+
+const MISDEEDS: &[Misdeed] = &[
+    misdeed("hang", Code::Unknown, "RegistryUnavailable", 20, 3),
+    misdeed("500", Code::Unknown, "RegistryUnavailable", 30, 5),
+    misdeed("429", Code::Unknown, "RegistryUnavailable", 30, 5),
+    misdeed("redirects", Code::Unknown, "redirect", 20, 60),
+    misdeed(
+        "unauthorized",
+        Code::Unauthenticated,
+        "user or password",
+        20,
+        6,
+    ),
+    misdeed(
+        "evil-realm",
+        Code::PermissionDenied,
+        "private address",
+        20,
+        6,
+    ),
+    misdeed(
+        "endless-manifest",
+        Code::ResourceExhausted,
+        "4194304",
+        20,
+        4,
+    ),
+    misdeed("wrong-digest", Code::Aborted, "has not this digest", 20, 8),
+    misdeed("too-long", Code::Unknown, "sends 3151360 bytes", 20, 20),
+    misdeed("too-short", Code::Unknown, "sends 1573632 bytes", 20, 20),
+    misdeed("drip", Code::Unknown, "RegistryUnavailable", 40, 20),
+    misdeed(
+        "hang-mid-blob",
+        Code::Unknown,
+        "RegistryUnavailable",
+        40,
+        20,
+    ),
+];
+
+async fn hostile(node: &Node) -> Outcome {
+    let names = MISDEEDS.iter().map(|misdeed| misdeed.how);
+    let shelf = Arc::new(Shelf::new(names.chain(["cut"]))?);
+    let counts = Counts::default();
+    registry::served_by(DOMAIN, &format!("http://{ADDRESS}"))?;
+    impatient(node).await?;
+    let near = TcpListener::bind(ADDRESS).await?;
+    let far = TcpListener::bind(ELSEWHERE).await?;
+    let before = memory(node).await?;
+
+    let trying = async {
+        try_all(node, &counts, before).await?;
+        resumed(node, &shelf, &counts).await
+    };
+    tokio::select! {
+        ended = server::serve(near, Arc::clone(&shelf), Arc::clone(&counts)) => ended,
+        ended = server::serve(far, Arc::clone(&shelf), Arc::clone(&counts)) => ended,
+        ended = trying => ended,
+    }
+}
+
+/// A slow download shall be given up after seconds.
+async fn impatient(node: &Node) -> Outcome {
+    let settings = layout::podwright_config(&node.home);
+    let text = fs::read_to_string(&settings)?;
+    // The last table of the file is [images].
+    fs::write(&settings, format!("{text}progress_timeout = \"5s\"\n"))?;
+    node.podwright.signal(Signal::SIGHUP).await?;
+    node.until_said("configuration reloaded").await
+}
+
+async fn try_all(node: &Node, counts: &Counts, before: u64) -> Outcome {
+    let tries = MISDEEDS.iter().map(|misdeed| attempt(node, misdeed));
+    let mut wrong: Vec<String> = join_all(tries).await.into_iter().flatten().collect();
+    let asked = counts
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    wrong.extend(too_many(&asked));
+    let after = memory(node).await?;
+    if after > before + MEMORY_KIB {
+        wrong.push(format!("{before} KiB of memory became {after}"));
+    }
+    wrong.extend(left(node).await?);
+    ensure(wrong.is_empty(), || wrong.join("\n"))
+}
+
+/// What is not as it should be about one misdeed.
+async fn attempt(node: &Node, misdeed: &Misdeed) -> Option<String> {
+    let how = misdeed.how;
+    let auth = (how == "unauthorized" || how == "evil-realm").then(|| cri::AuthConfig {
+        username: "user".into(),
+        password: "S3cret".into(),
+        server_address: ADDRESS.into(),
+        ..Default::default()
+    });
+    let began = Instant::now();
+    let ended = pull(node, how, auth).await;
+    let took = began.elapsed();
+    let Err(status) = ended else {
+        return Some(format!("{how}: it was pulled"));
+    };
+    let fits = status.code() == misdeed.code && status.message().contains(misdeed.says);
+    if !fits || status.message().contains("S3cret") {
+        return Some(format!("{how}: {:?} {}", status.code(), status.message()));
+    }
+    (took > patient(Duration::from_secs(misdeed.seconds))).then(|| format!("{how}: {took:?}"))
+}
+
+fn too_many(asked: &BTreeMap<String, Asked>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for misdeed in MISDEEDS {
+        let count = asked.get(misdeed.how).copied().unwrap_or_default();
+        if count.requests == 0 || count.requests > misdeed.requests {
+            wrong.push(format!("{}: {count:?}", misdeed.how));
+        }
+    }
+    if asked.get("token").is_some_and(|token| token.leaks > 0) {
+        wrong.push("credentials went to the realm of another host".into());
+    }
+    wrong
+}
+
+/// What should not be there any more.
+async fn left(node: &Node) -> Outcome<Vec<String>> {
+    let mut wrong = Vec::new();
+    let images = list(node).await?;
+    let ours = |image: &cri::Image| image.repo_digests.iter().any(|it| it.contains(DOMAIN));
+    if images.iter().any(ours) {
+        wrong.push(format!("images: {images:?}"));
+    }
+    let running = node.cli(&["ops"]).await?;
+    if running != "nothing runs\n" {
+        wrong.push(running);
+    }
+    let snapshots = node.ctr(&["snapshots", "list"])?;
+    if snapshots.contains("extract-") {
+        wrong.push(snapshots);
+    }
+    Ok(wrong)
+}
+
+async fn slow(node: &Node, work: WithSlow) -> Outcome {
+    let shelf = Arc::new(Shelf::new(std::iter::once("slow"))?);
+    let counts = Counts::default();
+    registry::served_by(DOMAIN, &format!("http://{ADDRESS}"))?;
+    let listener = TcpListener::bind(ADDRESS).await?;
+    tokio::select! {
+        ended = server::serve(listener, Arc::clone(&shelf), Arc::clone(&counts)) => ended,
+        ended = work(node, &shelf, &counts) => ended,
+    }
+}
+
+async fn together(node: &Node, shelf: &Shelf, counts: &Counts) -> Outcome {
+    let pulls = (0..10).map(|_| pull(node, "slow", None));
+    let ended: Result<Vec<String>, tonic::Status> = join_all(pulls).await.into_iter().collect();
+    let ids = ended?;
+
+    ensure(ids.iter().all(|id| Some(id) == ids.first()), || {
+        format!("{ids:?}")
+    })?;
+    let sent = sent(counts);
+    ensure(sent == shelf.layer_size("slow"), || format!("{sent} bytes"))?;
+    Ok(remove(node, &name("slow")).await?)
+}
+
+async fn killed(node: &Node, shelf: &Shelf, counts: &Counts) -> Outcome {
+    let size = shelf.layer_size("slow");
+    let half_way = async {
+        while sent(counts) < size / 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        ended = pull(node, "slow", None) => return Err(format!("it ended early: {ended:?}").into()),
+        () = half_way => {}
+    }
+    node.podwright.kill().await?;
+    let before = sent(counts);
+
+    node.podwright.start().await?;
+    node.until_ready().await?;
+    pull(node, "slow", None).await?;
+
+    let again = sent(counts) - before;
+    // What was on its way to the content store is fetched anew, and what the sockets held.
+    ensure(again < size - before + IN_FLIGHT, || {
+        format!("{again} bytes after {before} of {size}")
+    })?;
+    forget(node)?;
+    Ok(remove(node, &name("slow")).await?)
+}
+
+/// Bytes of layers that `slow` has sent.
+fn sent(counts: &Counts) -> usize {
+    let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    counts.get("slow").map_or(0, |asked| asked.layer_bytes)
+}
+
+/// A connection that breaks after each mebibyte costs no byte twice.
+async fn resumed(node: &Node, shelf: &Shelf, counts: &Counts) -> Outcome {
+    pull(node, "cut", None).await?;
+
+    let asked = {
+        let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get("cut").copied().unwrap_or_default()
+    };
+    ensure(asked.layer_bytes == shelf.layer_size("cut"), || {
+        format!("{asked:?} for {} bytes", shelf.layer_size("cut"))
+    })?;
+    forget(node)?;
+    Ok(remove(node, &name("cut")).await?)
+}
+
+/// Ends the leases of the pulls that failed: they keep for a day what came of an image, so that the next pull of it
+/// goes on there.
+fn forget(node: &Node) -> Outcome {
+    for lease in node.ctr(&["leases", "list", "-q"])?.lines() {
+        node.ctr(&["leases", "delete", "--sync", lease])?;
+    }
+    Ok(())
+}
+
+fn name(how: &str) -> String {
+    format!("{DOMAIN}/{how}:1")
+}
+
+async fn pull(
+    node: &Node,
+    how: &str,
+    auth: Option<cri::AuthConfig>,
+) -> Result<String, tonic::Status> {
+    let request = cri::PullImageRequest {
+        image: spec(&name(how)),
+        auth,
+        ..Default::default()
+    };
+    let reply = node.cri.images.clone().pull_image(request).await?;
+    Ok(reply.into_inner().image_ref)
+}
+
+/// Resident memory of podwright in KiB.
+async fn memory(node: &Node) -> Outcome<u64> {
+    let pid = node.podwright.pid().await?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.ok_or("no VmRSS")?.parse()?)
+}
