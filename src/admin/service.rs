@@ -8,14 +8,15 @@ use futures::stream::{BoxStream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::pulls::{self, PullOrder, Pulls};
+use crate::image::DiskUsage;
 use crate::model::{Digest, Error, Result};
 use crate::ops::{LiveTable, OpInfo};
 use crate::registry::HostReport;
 use crate::wire::admin::admin_server::{Admin, AdminServer};
 use crate::wire::admin::{
-    ImportImageRequest, ImportImageResponse, ListMirrorsRequest, ListMirrorsResponse,
+    ImageUsage, ImportImageRequest, ImportImageResponse, ListMirrorsRequest, ListMirrorsResponse,
     ListOperationsRequest, ListOperationsResponse, ListPullsRequest, ListPullsResponse, Mirror,
-    Operation, PullImageRequest, PullImageResponse,
+    Operation, PullImageRequest, PullImageResponse, ShowDiskUsageRequest, ShowDiskUsageResponse,
 };
 
 /// An image archive on its way in: the name it shall get, if any, and its bytes.
@@ -115,6 +116,14 @@ impl Admin for AdminService {
         Ok(Response::new(ListPullsResponse { pulls }))
     }
 
+    async fn show_disk_usage(
+        &self,
+        _request: Request<ShowDiskUsageRequest>,
+    ) -> Result<Response<ShowDiskUsageResponse>, Status> {
+        let usage = self.pulls.disk_usage().map_err(Status::from)?;
+        Ok(Response::new(disk_usage(usage)))
+    }
+
     type PullImageStream = BoxStream<'static, Result<PullImageResponse, Status>>;
 
     async fn pull_image(
@@ -172,6 +181,25 @@ fn shown(row: OpInfo) -> Operation {
         step_started_at: row.step_started_at.0,
         waits_on: row.waits_on.unwrap_or_default(),
         waiters: row.waiters,
+    }
+}
+
+fn disk_usage(usage: DiskUsage) -> ShowDiskUsageResponse {
+    let images = usage.images.into_iter().map(|image| ImageUsage {
+        id: image.id.to_string(),
+        names: image.names,
+        blobs: image.blobs,
+        layers: image.layers,
+        own: image.own,
+        pinned: image.pinned,
+    });
+    ShowDiskUsageResponse {
+        images: images.collect(),
+        blobs: usage.blobs,
+        layers: usage.layers,
+        orphans: usage.orphans,
+        orphan_count: u64::try_from(usage.orphan_count).unwrap_or(u64::MAX),
+        writable: usage.writable,
     }
 }
 

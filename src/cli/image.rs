@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Server, mirrors, pull, pulls};
+use super::{Server, du, mirrors, pull, pulls};
 use crate::model::{Classify as _, Error, Kind, Result};
 use crate::wire::admin::{ImportImageRequest, ImportImageResponse};
 
@@ -37,6 +37,8 @@ enum Verb {
     Pull(pull::Args),
     /// Show what is being pulled, how far it is, and how the last pulls ended.
     Pulls(pulls::Args),
+    /// Show what images take on disk, and what removing each would give back.
+    Du(du::Args),
     /// Show the registry hosts that pulls have asked lately, mirrors and upstreams, and how they fare.
     Mirrors(mirrors::Args),
 }
@@ -47,6 +49,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         Verb::Import { file, name, server } => (file, name, server),
         Verb::Pull(args) => return pull::run(args),
         Verb::Pulls(args) => return pulls::run(&args),
+        Verb::Du(args) => return du::run(&args),
         Verb::Mirrors(args) => return mirrors::run(&args),
     };
     let imported = super::runtime()?.block_on(import(&file, name, &server))?;

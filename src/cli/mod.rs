@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 mod config;
 mod doctor;
+mod du;
 mod image;
 mod mirrors;
 mod ops;

@@ -8,6 +8,7 @@ mod apply;
 mod archive;
 mod catalog;
 mod config_blob;
+mod du;
 mod facts;
 mod import;
 mod joined;
@@ -36,6 +37,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::RwLock;
 
 pub use config_blob::{ImageConfig, ImageUser};
+pub use du::{DiskUsage, ImageUsage};
 pub use facts::Layer;
 pub use import::{ImportRequest, Imported};
 pub use progress::{LayerReport, LayerState, PullEnd, PullReport};

@@ -34,14 +34,16 @@ pub struct FsUsage {
     pub timestamp: Timestamp,
 }
 
+/// What every snapshot took when it was last measured, by snapshotter and name.
+pub(super) type Measured = HashMap<(String, String), (SnapshotKind, Usage)>;
+
 /// What was measured last.
 #[derive(Default)]
 pub(super) struct Usages {
     published: ArcSwap<Vec<FsUsage>>,
     roots: Mutex<HashMap<String, PathBuf>>,
-    /// What every snapshot took when it was last measured, by snapshotter and name. Committed ones never change, so each
-    /// of them is measured once.
-    latest: Mutex<HashMap<(String, String), (SnapshotKind, Usage)>>,
+    /// Committed snapshots never change, so each of them is measured once.
+    latest: Mutex<Measured>,
 }
 
 impl Images {
@@ -161,14 +163,16 @@ impl Images {
         })
     }
 
+    /// What every snapshot took when it was last measured.
+    pub(super) fn measured(&self) -> Measured {
+        self.with_latest(|latest| latest.clone())
+    }
+
     fn last_of(&self, key: &(String, String)) -> Option<(SnapshotKind, Usage)> {
         self.with_latest(|latest| latest.get(key).copied())
     }
 
-    fn with_latest<R>(
-        &self,
-        act: impl FnOnce(&mut HashMap<(String, String), (SnapshotKind, Usage)>) -> R,
-    ) -> R {
+    fn with_latest<R>(&self, act: impl FnOnce(&mut Measured) -> R) -> R {
         let held = self.inner.usages.latest.lock();
         act(&mut held.unwrap_or_else(PoisonError::into_inner))
     }

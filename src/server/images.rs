@@ -11,7 +11,9 @@ use crate::admin::{Archive, Archives, Imported, Mirrors, PullOrder, Pulls};
 use crate::container::{LocalImage, LocalImages};
 use crate::cri;
 use crate::events::ImageNews;
-use crate::image::{FsUsage, ImageUser, ImageView, Images, ImportRequest, PullReport, PullRequest};
+use crate::image::{
+    DiskUsage, FsUsage, ImageUser, ImageView, Images, ImportRequest, PullReport, PullRequest,
+};
 use crate::model::{Classify, Context, Error, Kind, Result};
 use crate::ops::Supervisor;
 use crate::registry::{AuthFields, Credentials, HostReport};
@@ -272,6 +274,10 @@ fn ordered(order: &PullOrder) -> Result<PullRequest> {
 impl Pulls for ImageDesk {
     fn pulls(&self) -> Vec<PullReport> {
         self.images.pulls()
+    }
+
+    fn disk_usage(&self) -> Result<DiskUsage> {
+        self.images.disk_usage()
     }
 
     fn progress(&self, order: &PullOrder) -> Option<PullReport> {

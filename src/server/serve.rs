@@ -72,7 +72,7 @@ mod tests {
         AdminParts, AdminService, Archive, Archives, Imported, Mirrors, PullOrder, Pulls, client,
     };
     use crate::config::Config;
-    use crate::image::PullReport;
+    use crate::image::{DiskUsage, PullReport};
     use crate::model::clock::SystemClock;
     use crate::model::{Digest, Error, Timestamp};
     use crate::ops::LiveTable;
@@ -124,6 +124,10 @@ mod tests {
     impl Pulls for Scales {
         fn pulls(&self) -> Vec<PullReport> {
             Vec::new()
+        }
+
+        fn disk_usage(&self) -> Result<DiskUsage> {
+            Ok(DiskUsage::default())
         }
 
         fn progress(&self, _order: &PullOrder) -> Option<PullReport> {

@@ -287,3 +287,31 @@ async fn loads_at_any_time_neither_lose_nor_revive_an_image() {
 
     assert_eq!(rig.images.list(None).unwrap().len(), 6);
 }
+
+#[tokio::test]
+async fn disk_usage_counts_shared_layers_once_and_tells_what_a_removal_frees() {
+    let mut shelf = Shelf::default();
+    make(&mut shelf, Some("v1"), &["base", "one"]);
+    make(&mut shelf, Some("v2"), &["base", "longer two"]);
+    let stub = serve(shelf);
+    let rig = Rig::loaded().await;
+    rig.pull(&stub, ":v1").await.unwrap();
+    rig.pull(&stub, ":v2").await.unwrap();
+    rig.images.measure().await.unwrap();
+
+    let usage = rig.images.disk_usage().unwrap();
+
+    assert_eq!(usage.images.len(), 2);
+    let parts: u64 = usage.images.iter().map(|image| image.own).sum();
+    let all: u64 = usage.images.iter().map(|image| image.layers).sum();
+    assert!(parts < usage.layers && usage.layers < all, "{usage:?}");
+    // The shared layer is what both count and neither owns.
+    assert_eq!(all - usage.layers, usage.layers - parts);
+    assert_eq!((usage.orphan_count, usage.writable), (0, 0));
+
+    let top = rig.view(usage.images[0].id.as_str());
+    rig.images.remove(top.id.as_str()).await.unwrap();
+    let after = rig.images.disk_usage().unwrap();
+    assert_eq!(after.orphans, usage.images[0].own, "not measured again yet");
+    assert_eq!(after.images[0].own, after.images[0].layers);
+}

@@ -89,6 +89,7 @@ async fn by_hand(node: &Node) -> Outcome {
         .await;
     let listed = node.cli(&["image", "pulls", "--json"]).await?;
     let table = node.cli(&["image", "pulls"]).await?;
+    let taken = node.cli(&["image", "du"]).await?;
 
     let found = find(node, name).await?.ok_or("it was not pulled")?;
     ensure(id.trim() == found.id, || format!("{id} and {found:?}"))?;
@@ -107,6 +108,7 @@ async fn by_hand(node: &Node) -> Outcome {
         |row: &Value| row["reference"] == "upstream.example/none:1" && row["error"].is_string();
     ensure(rows.iter().any(whole) && rows.iter().any(failed), || listed)?;
     ensure(table.contains(name) && table.contains("failed"), || table)?;
+    ensure(taken.contains(name), || taken)?;
     remove(node, name).await?;
     registry.stop().await?;
     node.import("busybox").await
