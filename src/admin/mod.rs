@@ -5,4 +5,4 @@ mod pulls;
 mod service;
 
 pub use pulls::{PullOrder, Pulls};
-pub use service::{AdminParts, AdminService, Archive, Archives, Imported, Mirrors};
+pub use service::{AdminParts, AdminService, Archive, Archives, Imported, Mirrors, Pieces};

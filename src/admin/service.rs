@@ -14,9 +14,10 @@ use crate::ops::{LiveTable, OpInfo};
 use crate::registry::HostReport;
 use crate::wire::admin::admin_server::{Admin, AdminServer};
 use crate::wire::admin::{
-    ImageUsage, ImportImageRequest, ImportImageResponse, ListMirrorsRequest, ListMirrorsResponse,
-    ListOperationsRequest, ListOperationsResponse, ListPullsRequest, ListPullsResponse, Mirror,
-    Operation, PullImageRequest, PullImageResponse, ShowDiskUsageRequest, ShowDiskUsageResponse,
+    ExportImageRequest, ExportImageResponse, ImageUsage, ImportImageRequest, ImportImageResponse,
+    ListMirrorsRequest, ListMirrorsResponse, ListOperationsRequest, ListOperationsResponse,
+    ListPullsRequest, ListPullsResponse, Mirror, Operation, PullImageRequest, PullImageResponse,
+    ShowDiskUsageRequest, ShowDiskUsageResponse,
 };
 
 /// An image archive on its way in: the name it shall get, if any, and its bytes.
@@ -38,8 +39,14 @@ pub struct Imported {
     pub bytes: u64,
 }
 
-/// Takes archives in.
+/// An image on its way out, in order.
+pub type Pieces = BoxStream<'static, Result<Bytes>>;
+
+/// Takes archives in, and makes them.
 pub trait Archives: Send + Sync {
+    /// Makes an archive of the image that `reference` names. Dropping the stream ends it.
+    fn export<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Pieces>>;
+
     /// Reads one archive into the image store. Dropping the future calls the import off.
     fn import(&self, archive: Archive) -> BoxFuture<'_, Result<Imported>>;
 }
@@ -138,6 +145,21 @@ impl Admin for AdminService {
             password: request.password,
         };
         Ok(Response::new(pulls::follow(Arc::clone(&self.pulls), order)))
+    }
+
+    type ExportImageStream = BoxStream<'static, Result<ExportImageResponse, Status>>;
+
+    async fn export_image(
+        &self,
+        request: Request<ExportImageRequest>,
+    ) -> Result<Response<Self::ExportImageStream>, Status> {
+        let reference = request.into_inner().reference;
+        let pieces = self.archives.export(&reference).await;
+        let pieces = pieces.map_err(Status::from)?.map(|piece| {
+            let chunk = piece.map_err(Status::from)?.to_vec();
+            Ok(ExportImageResponse { chunk })
+        });
+        Ok(Response::new(pieces.boxed()))
     }
 
     async fn import_image(

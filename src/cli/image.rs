@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Server, du, mirrors, pull, pulls};
+use super::{Server, du, export, mirrors, pull, pulls};
 use crate::model::{Classify as _, Error, Kind, Result};
 use crate::wire::admin::{ImportImageRequest, ImportImageResponse};
 
@@ -33,6 +33,8 @@ enum Verb {
         #[command(flatten)]
         server: Server,
     },
+    /// Export an image as an OCI image archive that Docker reads too.
+    Export(export::Args),
     /// Pull an image as kubelet's pulls are done, and show how far each layer is.
     Pull(pull::Args),
     /// Show what is being pulled, how far it is, and how the last pulls ended.
@@ -47,6 +49,7 @@ enum Verb {
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let (file, name, server) = match args.verb {
         Verb::Import { file, name, server } => (file, name, server),
+        Verb::Export(args) => return export::run(&args),
         Verb::Pull(args) => return pull::run(args),
         Verb::Pulls(args) => return pulls::run(&args),
         Verb::Du(args) => return du::run(&args),

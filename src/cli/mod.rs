@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 mod config;
 mod doctor;
 mod du;
+mod export;
 mod image;
 mod mirrors;
 mod ops;

@@ -157,6 +157,7 @@ table! {
         hedge_after: Span = Span::seconds(5),
         pinned: Vec<String> = Vec::new(),
         max_layer_bytes: u64 = 128 * 1024 * 1024 * 1024,
+        lazy_snapshotters: Vec<String> = Vec::new(),
         credentials_file: Option<PathBuf> = None,
         pressure_limit: u32 = 0,
         unpack: Unpacker = Unpacker::Auto,

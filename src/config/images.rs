@@ -45,6 +45,11 @@ impl Rules {
                 .iter()
                 .map(|rule| self.verifier(rule))
                 .collect(),
+            lazy_snapshotters: file
+                .lazy_snapshotters
+                .iter()
+                .map(|name| self.word("images.lazy_snapshotters", name))
+                .collect(),
             credentials_file: self
                 .optional_absolute("images.credentials_file", file.credentials_file.as_ref()),
             pressure_limit: file.pressure_limit,

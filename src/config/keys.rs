@@ -194,6 +194,7 @@ keys! {
     "images.max_layer_bytes", "bytes", Live, "Largest compressed layer.";
     "images.unpack", "auto | containerd", Live, "Who unpacks layers: auto is podwright itself where a snapshot is a plain directory of the node (overlayfs), else containerd's diff service.";
 
+    "images.lazy_snapshotters", "list of names", Live, "Snapshotters that mount a layer before its blob is here and fetch what is read (stargz, nydus, soci): their snapshots get the labels that name image, manifest and layers. Those whose plugin exports enable_remote_snapshot_annotations get them anyway.", example "[\"stargz\"]";
     "images.credentials_file", "path", Live, "A file in docker's config.json format whose auths are shown to registries by pulls that bring no credentials. Only root may be able to read it; it is read again for every pull.", example "\"/etc/podwright/registries.json\"";
     "images.pressure_limit", "count", Live, "Pulls pause while tasks of this node lose more than this share of their time, in percent over the last ten seconds, waiting for disk, memory or processor (PSI, the some line of /proc/pressure). A pull still goes on at a crawl. 0 never pauses.";
 

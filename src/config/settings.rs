@@ -211,6 +211,8 @@ pub struct Images {
     pub pinned: Vec<String>,
     /// Largest compressed layer.
     pub max_layer_bytes: u64,
+    /// Snapshotters that fetch layers by themselves.
+    pub lazy_snapshotters: Vec<String>,
     /// Credentials by registry host, for requests that bring none.
     pub credentials_file: Option<PathBuf>,
     /// Share of time, in percent, that tasks of the node may lose to waiting before pulls pause; 0 for any.

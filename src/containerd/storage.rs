@@ -168,6 +168,13 @@ pub trait Content: Send + Sync {
     fn info<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<ContentInfo>>;
     /// Reads a whole blob of at most `limit` bytes; `ResourceExhausted` where it is larger.
     fn read<'a>(&'a self, digest: &'a Digest, limit: u64) -> BoxFuture<'a, Result<Vec<u8>>>;
+    /// Reads `length` bytes of a blob from `offset` on: all of them, or an error.
+    fn read_part<'a>(
+        &'a self,
+        digest: &'a Digest,
+        offset: u64,
+        length: u64,
+    ) -> BoxFuture<'a, Result<Vec<u8>>>;
     /// Opens an ingest; `Unavailable` while another writer holds it.
     fn open<'a>(&'a self, request: &'a WriteRequest) -> BoxFuture<'a, Result<WriteStart>>;
     /// Sets the given labels of a blob and leaves the others.

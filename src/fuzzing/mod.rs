@@ -8,7 +8,7 @@ use crate::model::reference::LocalName;
 use crate::model::{Descriptor, Digest, Reference};
 use crate::registry::manifest;
 use crate::wire::{Message, cri};
-use crate::{config, devices, logs, model, network, nri, registry, spec, store};
+use crate::{config, devices, image, logs, model, network, nri, registry, spec, store};
 
 /// What takes any input.
 pub type Target = fn(&[u8]);
@@ -25,6 +25,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("hook_file", devices::fuzz::hook_file),
     ("hosts_toml", registry::fuzz::hosts_toml),
     ("image_config", image_config),
+    ("layer", image::fuzz::layer),
     ("log_lines", logs::fuzz::lines),
     ("manifest", manifest),
     ("nri_answer", nri::fuzz::answer),

@@ -31,6 +31,8 @@ pub(super) struct Facts {
     pub(super) id: Digest,
     /// Index or manifest.
     pub(super) target: Descriptor,
+    /// The manifest that was chosen; the target's own digest where that is no index.
+    pub(super) manifest: Digest,
     pub(super) config: ImageConfig,
     pub(super) config_json: Bytes,
     pub(super) layers: Vec<Layer>,
@@ -97,6 +99,7 @@ impl Facts {
         Ok(Self {
             id: config_blob.digest.clone(),
             target: target.clone(),
+            manifest: chosen.descriptor.digest,
             config,
             config_json,
             layers,

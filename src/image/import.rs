@@ -112,6 +112,7 @@ impl Images {
             lease: lease.id(),
             snapshotter: &snapshotter,
             unpacker: self.inner.config.load().images.unpack,
+            lazy: None,
         };
         unpack
             .run(&facts.id, &facts.layers, &bring, 2)

@@ -37,6 +37,7 @@ impl Images {
             lease: lease.id(),
             snapshotter,
             unpacker: inner.config.load().images.unpack,
+            lazy: None,
         };
         unpack
             .run(&image.id, &image.layers, &here, 1)

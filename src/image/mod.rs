@@ -9,11 +9,16 @@ mod archive;
 mod catalog;
 mod config_blob;
 mod du;
+mod export;
 mod facts;
+mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod import;
 mod joined;
 mod labels;
 mod layout;
+mod lazy;
 mod lease;
 mod load;
 mod local;

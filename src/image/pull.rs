@@ -6,23 +6,19 @@
 //!
 //! Where all of it is here already, nothing follows the resolving but two looks at containerd.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
-
-use super::facts::{Documents, Facts};
-use super::labels;
+use super::facts::Facts;
+use super::fetch::{Fetch, UNAVAILABLE, registry_error};
+use super::lazy::{self, Lazy};
 use super::progress::{Progress, PullReport};
 use super::store::Store;
-use super::unpack::{BringLayer, Unpack};
+use super::unpack::Unpack;
 use super::verify::{REFUSED, verify};
 use super::{Images, Inner, pattern};
 use crate::config::{Config, Policy};
-use crate::model::{Descriptor, Digest, Error, Kind, Reference, Result};
+use crate::model::{Digest, Error, Reference, Result};
 use crate::ops::{Edge, Operation, gate};
-use crate::registry::manifest::{MediaKind, decode, media_kind};
 use crate::registry::{Credentials, Repository, Resolved};
 use crate::sys;
 
@@ -300,6 +296,7 @@ impl Pull<'_> {
             lease: lease.id(),
             snapshotter: self.snapshotter,
             unpacker: config.images.unpack,
+            lazy: self.lazy(config, &facts).await,
         };
         let parallel = config.images.max_concurrent_downloads.get();
         self.step(
@@ -313,6 +310,21 @@ impl Pull<'_> {
         lease.release().await;
         tracing::info!(image = %self.reference, id = %facts.id, host = %resolved.host, "image pulled");
         Ok(facts.id.clone())
+    }
+
+    /// What the snapshotter has to know, where it fetches layers by itself.
+    async fn lazy<'f>(&'f self, config: &Config, facts: &'f Facts) -> Option<Lazy<'f>> {
+        let plugins = self.inner.containerd.introspection.plugins().await;
+        let plugins = plugins.unwrap_or_else(|error| {
+            tracing::debug!(%error, "containerd does not say what its snapshotters want");
+            Vec::new()
+        });
+        let configured = &config.images.lazy_snapshotters;
+        lazy::is_wanted(self.snapshotter, configured, &plugins).then(|| Lazy {
+            reference: self.reference,
+            manifest: &facts.manifest,
+            layers: &facts.layers,
+        })
     }
 
     /// The id of the image, where all of it is here already: its records mean what the registry says now, and its
@@ -374,20 +386,6 @@ fn record_names(reference: &Reference, facts: &Facts) -> Vec<String> {
     names
 }
 
-/// A failure of the registry. Clients know an unavailable registry by the first word of the message and by the code
-/// `Unknown`, so nothing may be put before it.
-fn registry_error(reference: &Reference, error: Error) -> Error {
-    match error.kind() {
-        Kind::Unavailable | Kind::DeadlineExceeded => Error::new(
-            Kind::Unknown,
-            format!("{UNAVAILABLE}: pull {reference}: {}", error.chain()),
-        ),
-        _ => error.context(format!("pull {reference}")),
-    }
-}
-
-const UNAVAILABLE: &str = "RegistryUnavailable";
-
 /// Names the pull in an error of another part, once.
 fn within(reference: &Reference, error: Error) -> Error {
     let text = error.chain();
@@ -395,93 +393,4 @@ fn within(reference: &Reference, error: Error) -> Error {
         return error;
     }
     error.context(format!("pull {reference}"))
-}
-
-/// Documents and layers by way of the content store, fetched where they are missing.
-struct Fetch<'a> {
-    progress: &'a Progress,
-    store: &'a Store<'a>,
-    repository: &'a Repository,
-    resolved: &'a Resolved,
-    max_layer: u64,
-}
-
-impl Documents for Fetch<'_> {
-    fn document<'a>(
-        &'a self,
-        descriptor: &'a Descriptor,
-        limit: u64,
-    ) -> BoxFuture<'a, Result<Bytes>> {
-        Box::pin(async move {
-            let reference = self.repository.reference();
-            let present = self.store.present(descriptor, limit).await?;
-            let is_present = present.is_some();
-            let at_hand = self
-                .resolved
-                .body
-                .as_ref()
-                .filter(|_| descriptor.digest == self.resolved.target.digest);
-            let bytes = match (present, at_hand) {
-                (Some(bytes), _) if !is_long(&bytes, descriptor.size) => {
-                    return Err(Error::new(
-                        Kind::Unknown,
-                        format!(
-                            "{}: described as {} bytes and has {}",
-                            descriptor.digest,
-                            descriptor.size,
-                            bytes.len()
-                        ),
-                    ));
-                }
-                (Some(bytes), _) => bytes,
-                (None, Some(body)) => body.clone(),
-                (None, None) => self
-                    .repository
-                    .document(descriptor, limit)
-                    .await
-                    .map_err(|error| registry_error(reference, error))?,
-            };
-            let mut labels = match media_kind(&descriptor.media_type) {
-                // Checked before it is kept: what cannot be read gets no references.
-                MediaKind::Index | MediaKind::Manifest => {
-                    labels::children(&decode(descriptor, &bytes)?)
-                }
-                MediaKind::Config | MediaKind::Layer | MediaKind::Other => BTreeMap::new(),
-            };
-            if !is_present {
-                labels.extend(labels::source(reference, &BTreeMap::new()));
-            }
-            self.store.put(descriptor, bytes.clone(), labels).await?;
-            if is_present {
-                self.store.note_source(descriptor, reference).await?;
-            }
-            Ok(bytes)
-        })
-    }
-}
-
-fn is_long(bytes: &[u8], size: u64) -> bool {
-    u64::try_from(bytes.len()).is_ok_and(|length| length == size)
-}
-
-impl BringLayer for Fetch<'_> {
-    fn bring<'a>(&'a self, layer: &'a Descriptor) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            if layer.size > self.max_layer {
-                return Err(Error::new(
-                    Kind::Aborted,
-                    format!(
-                        "layer {}: {} bytes, more than images.max_layer_bytes allows ({})",
-                        layer.digest, layer.size, self.max_layer
-                    ),
-                ));
-            }
-            let reference = self.repository.reference();
-            let meter = self.progress.meter(&layer.digest);
-            let on_registry_error = |error| registry_error(reference, error);
-            self.store
-                .fetch(layer, self.repository, &meter, on_registry_error)
-                .await
-        })
-    }
 }

@@ -23,6 +23,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use super::apply::Plan;
 use super::facts::Layer;
 use super::labels::{self, SNAPSHOT_REF, UNCOMPRESSED};
+use super::lazy::Lazy;
 use super::locks::Locks;
 use super::progress::{LayerState, Progress};
 use crate::config::Unpacker;
@@ -48,6 +49,8 @@ pub(super) struct Unpack<'a> {
     pub(super) lease: &'a LeaseId,
     pub(super) snapshotter: &'a str,
     pub(super) unpacker: Unpacker,
+    /// Set for a lazy snapshotter.
+    pub(super) lazy: Option<Lazy<'a>>,
 }
 
 /// Brings one layer's blob into the content store.
@@ -119,7 +122,11 @@ impl Unpack<'_> {
             if let Some(claim) = self.claim(layer, parent(layers, at)).await? {
                 let Claim { prepared, turn } = claim;
                 drop(turn);
-                self.from(layers, at, prepared, bring, parallel).await?;
+                if self.lazy.is_some() {
+                    self.one_by_one(layers, at, prepared, bring).await?;
+                } else {
+                    self.from(layers, at, prepared, bring, parallel).await?;
+                }
                 break;
             }
             self.note(layer, LayerState::Done);
@@ -173,6 +180,34 @@ impl Unpack<'_> {
         futures::future::try_join(bringing, applying)
             .await
             .map(|((), ())| ())
+    }
+
+    /// As [`Self::from`], for a lazy snapshotter: it may take any layer, so a blob is fetched only once it has not.
+    async fn one_by_one(
+        &self,
+        layers: &[Layer],
+        start: usize,
+        first: Prepared,
+        bring: &dyn BringLayer,
+    ) -> Result<()> {
+        let mut first = Some(first);
+        for (at, layer) in layers.iter().enumerate().skip(start) {
+            let prepared = match first.take() {
+                Some(prepared) => Some(prepared),
+                None => {
+                    let claim = self.claim(layer, parent(layers, at)).await?;
+                    claim.map(|claim| claim.prepared)
+                }
+            };
+            if let Some(prepared) = prepared {
+                bring.bring(&layer.blob).await?;
+                if let Some(claim) = self.reclaim(layer, prepared).await? {
+                    self.complete(layer, claim).await?;
+                }
+            }
+            self.note(layer, LayerState::Done);
+        }
+        Ok(())
     }
 
     /// The right to make the layer, or `None` where it is there.
@@ -305,7 +340,7 @@ impl Unpack<'_> {
                 snapshotter: self.snapshotter.to_owned(),
                 key: self.key(layer)?,
                 parent: parent.map(Digest::to_string).unwrap_or_default(),
-                labels: snapshot_labels(layer, parent),
+                labels: self.labels(layer, parent),
                 lease: Some(self.lease.clone()),
             };
             match snapshots.prepare(&request).await {
@@ -347,6 +382,23 @@ impl Unpack<'_> {
         Ok(format!("extract-{nanos}-{random} {}", layer.chain_id))
     }
 
+    /// Labels of a layer's snapshot. An image's annotations have no say in them: some, such as id mappings, would be
+    /// obeyed.
+    fn labels(&self, layer: &Layer, parent: Option<&Digest>) -> BTreeMap<String, String> {
+        let mut labels = self
+            .lazy
+            .as_ref()
+            .map_or_else(BTreeMap::new, |lazy| lazy.labels(layer));
+        labels.extend([
+            (SNAPSHOT_REF.to_owned(), layer.chain_id.to_string()),
+            (DIFF_ID.to_owned(), layer.diff_id.to_string()),
+        ]);
+        if let Some(parent) = parent {
+            labels.insert(PARENT_CHAIN.to_owned(), parent.to_string());
+        }
+        labels
+    }
+
     fn note(&self, layer: &Layer, state: LayerState) {
         if let Some(progress) = self.progress {
             progress.meter(&layer.blob.digest).state(state);
@@ -381,17 +433,4 @@ async fn announce(work: BoxFuture<'_, Result<()>>, done: oneshot::Sender<()>) ->
 fn parent(layers: &[Layer], at: usize) -> Option<&Digest> {
     let below = layers.get(at.checked_sub(1)?)?;
     Some(&below.chain_id)
-}
-
-/// Labels of a layer's snapshot. An image's annotations have no say in them: some, such as id mappings, would be
-/// obeyed.
-fn snapshot_labels(layer: &Layer, parent: Option<&Digest>) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::from([
-        (SNAPSHOT_REF.to_owned(), layer.chain_id.to_string()),
-        (DIFF_ID.to_owned(), layer.diff_id.to_string()),
-    ]);
-    if let Some(parent) = parent {
-        labels.insert(PARENT_CHAIN.to_owned(), parent.to_string());
-    }
-    labels
 }

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::admin::{Archive, Archives, Imported, Mirrors, PullOrder, Pulls};
+use crate::admin::{Archive, Archives, Imported, Mirrors, Pieces, PullOrder, Pulls};
 use crate::container::{LocalImage, LocalImages};
 use crate::cri;
 use crate::events::ImageNews;
@@ -233,6 +233,10 @@ impl PauseImages for ImageDesk {
 }
 
 impl Archives for ImageDesk {
+    fn export<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Pieces>> {
+        Box::pin(self.images.export(reference))
+    }
+
     fn import(&self, archive: Archive) -> BoxFuture<'_, Result<Imported>> {
         Box::pin(async move {
             let request = ImportRequest {

@@ -69,7 +69,8 @@ mod tests {
     use super::super::sockets;
     use super::*;
     use crate::admin::{
-        AdminParts, AdminService, Archive, Archives, Imported, Mirrors, PullOrder, Pulls, client,
+        AdminParts, AdminService, Archive, Archives, Imported, Mirrors, Pieces, PullOrder, Pulls,
+        client,
     };
     use crate::config::Config;
     use crate::image::{DiskUsage, PullReport};
@@ -84,6 +85,10 @@ mod tests {
     struct Scales;
 
     impl Archives for Scales {
+        fn export<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Pieces>> {
+            Box::pin(async move { Err(Error::not_found(reference.to_owned())) })
+        }
+
         fn import(&self, archive: Archive) -> BoxFuture<'_, Result<Imported>> {
             Box::pin(async move {
                 let pieces: Vec<Result<Bytes>> = archive.bytes.collect().await;

@@ -10,7 +10,7 @@ use crate::containerd::{
     Content, ContentInfo, ContentWriter, Diff, RootfsMount, SnapshotInfo, SnapshotKind,
     SnapshotRequest, Snapshots, Usage, WriteRequest, WriteStart,
 };
-use crate::model::{Descriptor, Digest, Result};
+use crate::model::{Descriptor, Digest, Error, Result};
 
 impl Snapshots for Handle {
     fn prepare<'a>(
@@ -95,6 +95,25 @@ impl Content for Handle {
         Box::pin(self.call("content.read", digest.as_str(), move |state| {
             state.read_blob(digest, limit)
         }))
+    }
+
+    fn read_part<'a>(
+        &'a self,
+        digest: &'a Digest,
+        offset: u64,
+        length: u64,
+    ) -> BoxFuture<'a, Result<Vec<u8>>> {
+        Box::pin(
+            self.call("content.read_part", digest.as_str(), move |state| {
+                let whole = state.read_blob(digest, u64::MAX)?;
+                let (from, length) = (usize::try_from(offset), usize::try_from(length));
+                let part = from.ok().zip(length.ok()).and_then(|(from, length)| {
+                    let to = from.checked_add(length)?;
+                    whole.get(from..to).map(<[u8]>::to_vec)
+                });
+                part.ok_or_else(|| Error::internal(format!("{digest} ends before that")))
+            }),
+        )
     }
 
     fn open<'a>(&'a self, request: &'a WriteRequest) -> BoxFuture<'a, Result<WriteStart>> {

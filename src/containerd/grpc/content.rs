@@ -110,6 +110,41 @@ impl RemoteContent {
             Err(error) => Err(error),
         }
     }
+
+    /// At most `limit` bytes of a blob from `offset` on; `size` of them, or all where that is 0.
+    async fn read_from(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        size: u64,
+        limit: u64,
+    ) -> Result<Vec<u8>> {
+        let step = Step("read blob", digest.as_str());
+        let request = self.0.request(ReadContentRequest {
+            digest: digest.to_string(),
+            offset: signed(offset, step)?,
+            size: signed(size, step)?,
+        });
+        let mut stub = self.stub();
+        let mut stream = self
+            .0
+            .call(step, limits::METADATA, stub.read(request))
+            .await?;
+        let mut bytes = Vec::new();
+        loop {
+            let part = timeout(limits::CHUNK, stream.message())
+                .await
+                .map_err(|_elapsed| self.0.late(step, limits::CHUNK))?
+                .map_err(|status| self.0.failure(step, &status))?;
+            let Some(part) = part else { return Ok(bytes) };
+            if length(bytes.len()).saturating_add(length(part.data.len())) > limit {
+                return Err(Error::exhausted(format!(
+                    "{step}: it is larger than {limit} bytes"
+                )));
+            }
+            bytes.extend_from_slice(&part.data);
+        }
+    }
 }
 
 impl Content for RemoteContent {
@@ -134,32 +169,25 @@ impl Content for RemoteContent {
     }
 
     fn read<'a>(&'a self, digest: &'a Digest, limit: u64) -> BoxFuture<'a, Result<Vec<u8>>> {
+        Box::pin(self.read_from(digest, 0, 0, limit))
+    }
+
+    fn read_part<'a>(
+        &'a self,
+        digest: &'a Digest,
+        offset: u64,
+        length: u64,
+    ) -> BoxFuture<'a, Result<Vec<u8>>> {
         Box::pin(async move {
-            let step = Step("read blob", digest.as_str());
-            let request = self.0.request(ReadContentRequest {
-                digest: digest.to_string(),
-                offset: 0,
-                size: 0,
-            });
-            let mut stub = self.stub();
-            let mut stream = self
-                .0
-                .call(step, limits::METADATA, stub.read(request))
-                .await?;
-            let mut bytes = Vec::new();
-            loop {
-                let part = timeout(limits::CHUNK, stream.message())
-                    .await
-                    .map_err(|_elapsed| self.0.late(step, limits::CHUNK))?
-                    .map_err(|status| self.0.failure(step, &status))?;
-                let Some(part) = part else { return Ok(bytes) };
-                if length(bytes.len()).saturating_add(length(part.data.len())) > limit {
-                    return Err(Error::exhausted(format!(
-                        "{step}: it is larger than {limit} bytes"
-                    )));
-                }
-                bytes.extend_from_slice(&part.data);
+            let bytes = self.read_from(digest, offset, length, length).await?;
+            if self::length(bytes.len()) < length {
+                let step = Step("read blob", digest.as_str());
+                return Err(Error::internal(format!(
+                    "{step}: it ends before byte {}",
+                    offset.saturating_add(length)
+                )));
             }
+            Ok(bytes)
         })
     }
 

@@ -8,6 +8,8 @@
 //! snapshots and compression, and archives that need what is not built here. What is unpacked here is what containerd
 //! would have made of it: see [`lay`] and `sys::layer_tree`, which hold that.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod lay;
 #[cfg(test)]
 mod live;

@@ -138,3 +138,41 @@ async fn a_blob_under_a_false_name_and_a_missing_one_are_refused() {
     let spool = state.path().join("import");
     assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn an_exported_image_is_an_archive_that_imports_as_the_same_image() {
+    let mut shelf = Shelf::default();
+    let long = "x".repeat(3 << 20);
+    make(&mut shelf, Some("v1"), &["one", &long, "one"]);
+    let stub = serve(shelf);
+    let from = Rig::loaded().await;
+    let id = from.pull(&stub, ":v1").await.unwrap();
+    let name = format!("{}/team/app:v1", stub.authority());
+
+    let pieces = from.images.export(&name).await.unwrap();
+    let pieces: Vec<_> = futures::StreamExt::collect::<Vec<_>>(pieces).await;
+    let longest = pieces
+        .iter()
+        .map(|piece| piece.as_ref().unwrap().len())
+        .max();
+    assert!(longest <= Some((1 << 20) + 512), "{longest:?}");
+
+    let (to, _state) = rig().await;
+    let imported = to
+        .images
+        .import(ImportRequest {
+            reference: None,
+            bytes: Box::pin(futures::stream::iter(pieces)),
+        })
+        .await
+        .unwrap();
+    assert_eq!(imported.image_id, id);
+    assert_eq!(imported.references, [name]);
+    assert_eq!(to.view(id.as_str()).layers.len(), 3);
+
+    let unknown = from.images.export("none.example/none:1").await;
+    assert_eq!(
+        unknown.err().map(|error| error.kind()),
+        Some(Kind::NotFound)
+    );
+}

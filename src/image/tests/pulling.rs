@@ -424,3 +424,33 @@ fn base64_of(text: &str) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(text)
 }
+
+#[tokio::test]
+async fn a_lazy_snapshotter_is_told_what_each_layer_is_of() {
+    let mut shelf = Shelf::default();
+    let made = make(&mut shelf, Some("v1"), &["one", "two"]);
+    let stub = serve(shelf);
+    let rig = Rig::configured(
+        &World::new(),
+        "[images]\nregistry_config_path = []\nlazy_snapshotters = [\"overlayfs\"]\n",
+    );
+    rig.images.load().await.unwrap();
+
+    let id = rig.pull(&stub, ":v1").await.unwrap();
+
+    let view = rig.view(id.as_str());
+    let snapshots = rig.world.containerd().snapshots;
+    let bottom = view.layers[0].chain_id.as_str();
+    let labels = snapshots.stat("overlayfs", bottom).await.unwrap().labels;
+    let label = |name: &str| labels[&format!("containerd.io/snapshot/cri.{name}")].clone();
+    assert_eq!(label("layer-digest"), made.layers[0].to_string());
+    assert_eq!(label("manifest-digest"), made.manifest.to_string());
+    assert_eq!(
+        label("image-layers"),
+        format!("{},{}", made.layers[0], made.layers[1])
+    );
+    assert_eq!(
+        label("image-ref"),
+        format!("{}/team/app:v1", stub.authority())
+    );
+}

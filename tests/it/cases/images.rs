@@ -25,6 +25,9 @@ pub(super) const CASES: &[Case] = &[
         |node| Box::pin(by_hand(node)),
     )
     .needs(&["docker-registry"]),
+    Case::new("image.an_exported_one_is_the_same_when_imported", |node| {
+        Box::pin(exported(node))
+    }),
     Case::new("image.a_volume_it_declares_is_filled_and_goes", |node| {
         Box::pin(volumes(node))
     }),
@@ -76,6 +79,34 @@ async fn imported(node: &Node) -> Outcome {
         String::from("still found after its removal")
     })?;
     node.import("busybox").await
+}
+
+/// The archive holds the image bit by bit: imported again it has the same id and runs, and containerd reads it too.
+async fn exported(node: &Node) -> Outcome {
+    let before = find(node, BUSYBOX).await?.ok_or("no image to export")?;
+    let file = node.home.join("exported.tar");
+    let path = file.to_string_lossy().into_owned();
+    node.cli(&["image", "export", BUSYBOX, &path]).await?;
+    let again = node.cli(&["image", "export", BUSYBOX, &path]).await;
+    let unknown = node
+        .cli(&["image", "export", "none.example/none:1", "-"])
+        .await;
+    remove(node, BUSYBOX).await?;
+
+    node.ctr(&["images", "import", "--no-unpack", &path])?;
+    node.ctr(&["images", "remove", "--sync", BUSYBOX])?;
+    node.cli(&["image", "import", &path]).await?;
+
+    let after = find(node, BUSYBOX).await?.ok_or("it was not imported")?;
+    ensure(after.id == before.id, || format!("{before:?} {after:?}"))?;
+    ensure(again.is_err() && unknown.is_err(), || {
+        String::from("an export that cannot be made succeeded")
+    })?;
+    let config = pod(node, "p");
+    let pod = node.run_pod(&config).await?;
+    node.run(&pod, &config, &sleeper("c")).await?;
+    node.remove_pod(&pod).await?;
+    Ok(std::fs::remove_file(&file)?)
 }
 
 async fn by_hand(node: &Node) -> Outcome {
