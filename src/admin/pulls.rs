@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::image::{DiskUsage, LayerReport, PullReport};
+use crate::image::{LayerReport, PullReport};
 use crate::model::Result;
 use crate::wire::admin::{Pull, PullImageResponse, PullLayer};
 
@@ -29,16 +29,10 @@ pub struct PullOrder {
     pub password: String,
 }
 
-/// Pulls, and knows what is being pulled and what is here.
+/// Pulls, and knows what is being pulled.
 pub trait Pulls: Send + Sync {
     /// The running pulls, oldest first, and the last ones that ended, latest first.
     fn pulls(&self) -> Vec<PullReport>;
-
-    /// What images take on disk.
-    ///
-    /// # Errors
-    /// `Unavailable` before images are known.
-    fn disk_usage(&self) -> Result<DiskUsage>;
 
     /// How far the pull is that `order` has begun or joined.
     fn progress(&self, order: &PullOrder) -> Option<PullReport>;
@@ -165,10 +159,6 @@ mod tests {
     impl Pulls for Slow {
         fn pulls(&self) -> Vec<PullReport> {
             Vec::new()
-        }
-
-        fn disk_usage(&self) -> Result<DiskUsage> {
-            Ok(DiskUsage::default())
         }
 
         fn progress(&self, _order: &PullOrder) -> Option<PullReport> {

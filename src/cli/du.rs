@@ -4,36 +4,21 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{Server, pull, table};
-use crate::model::{Classify as _, Kind, Result};
+use super::listing::{self, Listing};
+use super::{pull, table};
+use crate::model::Result;
 use crate::wire::admin::{ImageUsage, ShowDiskUsageRequest, ShowDiskUsageResponse};
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Print JSON, in bytes.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    server: Server,
-}
-
 /// Prints the table.
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let usage = super::runtime()?.block_on(async {
-        let mut admin = args.server.admin().await?;
-        admin
-            .show_disk_usage(ShowDiskUsageRequest::default())
-            .await
-            .map(tonic::Response::into_inner)
-            .classify(Kind::Unavailable, || "ask for the disk usage".into())
-    })?;
-    let text = if args.json {
-        format!("{:#}\n", object(&usage))
-    } else {
-        shown(&usage)
+pub(super) fn run(args: &listing::Args) -> Result<ExitCode> {
+    let listing = Listing {
+        what: "ask for the disk usage",
+        object,
+        shown,
     };
-    super::print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    listing.print(args, async |mut admin| {
+        admin.show_disk_usage(ShowDiskUsageRequest::default()).await
+    })
 }
 
 /// A line an image, then what all of it takes.

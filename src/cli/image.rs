@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Server, du, export, mirrors, pull, pulls};
+use super::{Server, du, export, listing, mirrors, prune, pull, pulls};
 use crate::model::{Classify as _, Error, Kind, Result};
 use crate::wire::admin::{ImportImageRequest, ImportImageResponse};
 
@@ -38,11 +38,13 @@ enum Verb {
     /// Pull an image as kubelet's pulls are done, and show how far each layer is.
     Pull(pull::Args),
     /// Show what is being pulled, how far it is, and how the last pulls ended.
-    Pulls(pulls::Args),
+    Pulls(listing::Args),
     /// Show what images take on disk, and what removing each would give back.
-    Du(du::Args),
+    Du(listing::Args),
+    /// Give back what interrupted pulls hold, and images that nothing uses where asked for.
+    Prune(prune::Args),
     /// Show the registry hosts that pulls have asked lately, mirrors and upstreams, and how they fare.
-    Mirrors(mirrors::Args),
+    Mirrors(listing::Args),
 }
 
 /// Runs the verb.
@@ -53,6 +55,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         Verb::Pull(args) => return pull::run(args),
         Verb::Pulls(args) => return pulls::run(&args),
         Verb::Du(args) => return du::run(&args),
+        Verb::Prune(args) => return prune::run(&args),
         Verb::Mirrors(args) => return mirrors::run(&args),
     };
     let imported = super::runtime()?.block_on(import(&file, name, &server))?;

@@ -5,38 +5,22 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Server, table};
+use super::listing::{self, Listing};
+use super::table;
 use crate::model::clock::{Clock as _, SystemClock};
-use crate::model::{Classify as _, Kind, Result, Timestamp};
-use crate::wire::admin::{ListMirrorsRequest, Mirror};
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Print JSON, with times in RFC 3339.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    server: Server,
-}
+use crate::model::{Result, Timestamp};
+use crate::wire::admin::{ListMirrorsRequest, ListMirrorsResponse, Mirror};
 
 /// Prints the table.
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let mirrors = super::runtime()?.block_on(async {
-        let mut admin = args.server.admin().await?;
-        admin
-            .list_mirrors(ListMirrorsRequest::default())
-            .await
-            .map(|reply| reply.into_inner().mirrors)
-            .classify(Kind::Unavailable, || "list the registry hosts".into())
-    })?;
-    let text = if args.json {
-        let rows: Vec<Value> = mirrors.iter().map(object).collect();
-        format!("{:#}\n", Value::from(rows))
-    } else {
-        shown(&mirrors, SystemClock.now())
+pub(super) fn run(args: &listing::Args) -> Result<ExitCode> {
+    let listing = Listing {
+        what: "list the registry hosts",
+        object: |reply: &ListMirrorsResponse| listing::objects(&reply.mirrors, object),
+        shown: |reply| shown(&reply.mirrors, SystemClock.now()),
     };
-    super::print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    listing.print(args, async |mut admin| {
+        admin.list_mirrors(ListMirrorsRequest::default()).await
+    })
 }
 
 /// One line a host.

@@ -4,38 +4,22 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{Server, pull, table};
+use super::listing::{self, Listing};
+use super::{pull, table};
 use crate::model::clock::{Clock as _, SystemClock};
-use crate::model::{Classify as _, Kind, Result, Timestamp};
-use crate::wire::admin::{ListPullsRequest, Pull, PullLayer};
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Print JSON, with times in RFC 3339.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    server: Server,
-}
+use crate::model::{Result, Timestamp};
+use crate::wire::admin::{ListPullsRequest, ListPullsResponse, Pull, PullLayer};
 
 /// Prints the table.
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let pulls = super::runtime()?.block_on(async {
-        let mut admin = args.server.admin().await?;
-        admin
-            .list_pulls(ListPullsRequest::default())
-            .await
-            .map(|reply| reply.into_inner().pulls)
-            .classify(Kind::Unavailable, || "list the pulls".into())
-    })?;
-    let text = if args.json {
-        let rows: Vec<Value> = pulls.iter().map(object).collect();
-        format!("{:#}\n", Value::from(rows))
-    } else {
-        shown(&pulls, SystemClock.now())
+pub(super) fn run(args: &listing::Args) -> Result<ExitCode> {
+    let listing = Listing {
+        what: "list the pulls",
+        object: |reply: &ListPullsResponse| listing::objects(&reply.pulls, object),
+        shown: |reply| shown(&reply.pulls, SystemClock.now()),
     };
-    super::print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    listing.print(args, async |mut admin| {
+        admin.list_pulls(ListPullsRequest::default()).await
+    })
 }
 
 /// A line a pull; below one that runs, a line for each layer that is on its way.

@@ -12,6 +12,28 @@ use crate::model::{Descriptor, Digest, Result, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub String);
 
+/// A lease as containerd describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// Its id.
+    pub id: LeaseId,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// What a lease may hold.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Leased {
+    /// A blob.
+    Content(String),
+    /// A write in progress, by its name.
+    Ingest(String),
+    /// A snapshot: snapshotter and key.
+    Snapshot(String, String),
+    /// Something else.
+    Other(String, String),
+}
+
 /// containerd's Leases service.
 pub trait Leases: Send + Sync {
     /// Creates a lease; an existing one of the same id counts as success. `expire` bounds its life.
@@ -21,8 +43,12 @@ pub trait Leases: Send + Sync {
         expire: Option<Timestamp>,
         labels: BTreeMap<String, String>,
     ) -> BoxFuture<'a, Result<()>>;
-    /// Deletes a lease; an unknown one counts as success.
-    fn delete<'a>(&'a self, id: &'a LeaseId) -> BoxFuture<'a, Result<()>>;
+    /// Deletes a lease; an unknown one counts as success. With `sync`, returns after the garbage collection.
+    fn delete<'a>(&'a self, id: &'a LeaseId, sync: bool) -> BoxFuture<'a, Result<()>>;
+    /// Every lease, whoever made it.
+    fn list_all(&self) -> BoxFuture<'_, Result<Vec<LeaseInfo>>>;
+    /// What a lease holds; `NotFound` without one.
+    fn resources<'a>(&'a self, id: &'a LeaseId) -> BoxFuture<'a, Result<Vec<Leased>>>;
     /// The ids of all leases with label `key` = `value`.
     fn list<'a>(&'a self, label: (&'a str, &'a str)) -> BoxFuture<'a, Result<Vec<LeaseId>>>;
     /// Puts a resource under a lease: kind `content` with a digest, or `snapshots/NAME` with a key.
@@ -141,6 +167,17 @@ pub struct WriteRequest {
     pub lease: LeaseId,
 }
 
+/// A write in progress, or one that was cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngestInfo {
+    /// Its name.
+    pub name: String,
+    /// Bytes written so far.
+    pub bytes: u64,
+    /// When the last of them came.
+    pub updated_at: Timestamp,
+}
+
 /// How the content store answered a [`WriteRequest`].
 pub enum WriteStart {
     /// The blob is there already, and now under the lease.
@@ -183,6 +220,10 @@ pub trait Content: Send + Sync {
         digest: &'a Digest,
         labels: BTreeMap<String, String>,
     ) -> BoxFuture<'a, Result<()>>;
+    /// Every blob.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<ContentInfo>>>;
+    /// Every ingest, whoever opened it.
+    fn ingests(&self) -> BoxFuture<'_, Result<Vec<IngestInfo>>>;
     /// Throws an ingest away; an unknown one counts as success.
     fn abort<'a>(&'a self, ingest: &'a str) -> BoxFuture<'a, Result<()>>;
 }

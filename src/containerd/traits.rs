@@ -249,6 +249,31 @@ pub trait Tasks: Send + Sync {
     ) -> BoxFuture<'a, Result<()>>;
     /// How often the kernel's OOM killer struck in the task's cgroup, read through the shim; `None` where unknown.
     fn oom_kills<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<u64>>>;
+    /// What the task uses as its shim sees it; `None` where the shim tells nothing that we understand.
+    fn usage<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<TaskUsage>>>;
+}
+
+/// What a task uses, in the words of both versions of control groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskUsage {
+    /// Processor time in nanoseconds.
+    pub cpu_ns: u64,
+    /// Bytes of memory that are charged.
+    pub memory_bytes: u64,
+    /// The limit on them.
+    pub memory_limit: u64,
+    /// Bytes of files not in active use.
+    pub inactive_file: u64,
+    /// Bytes of anonymous memory.
+    pub rss: u64,
+    /// Page faults.
+    pub faults: u64,
+    /// Those that waited for a disk.
+    pub major_faults: u64,
+    /// Bytes of swap space.
+    pub swap_bytes: u64,
+    /// Tasks, where they are counted.
+    pub tasks: Option<u64>,
 }
 
 /// What containerd tells us unasked.
@@ -288,7 +313,7 @@ pub trait Events: Send + Sync {
 /// A plugin of containerd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PluginInfo {
-    /// E.g. `io.containerd.snapshotter.v1`.
+    /// E.g. [`Self::SNAPSHOTTER`].
     pub kind: String,
     /// E.g. `overlayfs`.
     pub id: String,
@@ -298,6 +323,13 @@ pub struct PluginInfo {
     pub capabilities: Vec<String>,
     /// Why it did not load; `None` for a working plugin.
     pub error: Option<String>,
+}
+
+impl PluginInfo {
+    /// The kind of snapshotters.
+    pub const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
+    /// The kind of content stores.
+    pub const CONTENT: &str = "io.containerd.content.v1";
 }
 
 /// What containerd is: asked at start and after each reconnect, since it may be replaced under us.

@@ -185,6 +185,7 @@ mod tests {
         Entry {
             facts: Arc::new(Facts {
                 id: id.parse().unwrap(),
+                config_digest: id.parse().unwrap(),
                 manifest: descriptor.digest.clone(),
                 target: descriptor,
                 config: ImageConfig::default(),

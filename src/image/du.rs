@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::view::ImageView;
-use super::{Images, usage::Measured};
+use super::{
+    Images,
+    usage::{Measure, Measured},
+};
 use crate::containerd::SnapshotKind;
 use crate::model::{Digest, Result};
 
@@ -50,14 +53,15 @@ impl Images {
     /// # Errors
     /// `Unavailable` before the first load.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
-        Ok(reckon(&self.list(None)?, &self.measured()))
+        let images = self.list(None)?;
+        Ok(self.with_latest(|measured| reckon(&images, measured)))
     }
 }
 
 fn reckon(images: &[Arc<ImageView>], measured: &Measured) -> DiskUsage {
     let mut layers: HashMap<&str, u64> = HashMap::new();
     let mut out = DiskUsage::default();
-    for ((_snapshotter, name), (kind, usage)) in measured {
+    for ((_snapshotter, name), Measure { kind, usage, .. }) in measured {
         if *kind == SnapshotKind::Committed {
             let bytes = layers.entry(name).or_default();
             *bytes = bytes.saturating_add(usage.bytes);

@@ -60,6 +60,7 @@ impl Images {
             let (content, operation) = (Arc::clone(&content), operation.clone());
             async move {
                 operation.step("send");
+                operation.patiently();
                 let piece = next(&*content, &mut parts).await?;
                 Ok(piece.map(|piece| (piece, parts)))
             }
@@ -71,10 +72,10 @@ impl Images {
 async fn parts(content: &dyn Content, facts: &Facts, names: &[String]) -> Result<VecDeque<Part>> {
     let manifest = content.read(&facts.manifest, MAX_MANIFEST).await?;
     let size = u64::try_from(manifest.len()).unwrap_or(u64::MAX);
-    let mut blobs = vec![
-        (facts.manifest.clone(), size),
-        (facts.id.clone(), length(&facts.config_json)),
-    ];
+    let config = content.info(&facts.config_digest).await;
+    let config = config.map_err(|error| missing(&facts.config_digest, error))?;
+    let config = (config.digest, config.size);
+    let mut blobs = vec![(facts.manifest.clone(), size), config];
     for layer in &facts.layers {
         blobs.push((layer.blob.digest.clone(), layer.blob.size));
     }
@@ -82,7 +83,7 @@ async fn parts(content: &dyn Content, facts: &Facts, names: &[String]) -> Result
     blobs.retain(|(digest, _size)| seen.insert(digest.clone()));
     let index = index(facts, names, &manifest, size);
     let docker = json!([{
-        "Config": path(&facts.id),
+        "Config": path(&facts.config_digest),
         "RepoTags": names,
         "Layers": facts.layers.iter().map(|layer| path(&layer.blob.digest)).collect::<Vec<_>>(),
     }]);
@@ -194,10 +195,6 @@ fn missing(digest: &Digest, error: Error) -> Error {
 
 fn path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
-}
-
-fn length(bytes: &Bytes) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 fn padding(size: u64) -> usize {

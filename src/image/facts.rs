@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use super::artifact;
 use super::config_blob::ImageConfig;
 use crate::containerd::Content;
 use crate::model::{Descriptor, Digest, Error, Result};
@@ -22,13 +23,17 @@ pub struct Layer {
     pub diff_id: Digest,
     /// Name of the snapshot that it completes.
     pub chain_id: Digest,
+    /// Its path, where it is no layer but a file of an artifact; empty for one without a name.
+    pub file: Option<String>,
 }
 
 /// Everything that a target's documents tell about the image.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
-    /// Digest of the configuration: the image's id.
+    /// Digest of the configuration: the image's id. Artifacts share empty ones, so theirs is the manifest's.
     pub(super) id: Digest,
+    /// Digest of the configuration.
+    pub(super) config_digest: Digest,
     /// Index or manifest.
     pub(super) target: Descriptor,
     /// The manifest that was chosen; the target's own digest where that is no index.
@@ -78,10 +83,10 @@ impl Facts {
         let is_config = media_kind(&config_blob.media_type) == MediaKind::Config
             || config_blob.media_type == OLD_CONFIG;
         if !is_config {
-            return Err(Error::invalid(format!(
-                "{}: it is an artifact, not a runnable image",
-                target.digest
-            )));
+            let layers = artifact::layers(&target.digest, &chosen.manifest)?;
+            // What is in it is the artifact's business; it goes wherever the artifact goes.
+            documents.document(config_blob, MAX_CONFIG).await?;
+            return Ok(chosen.told(target, ImageConfig::default(), Bytes::new(), layers));
         }
         let config_json = documents.document(config_blob, MAX_CONFIG).await?;
         let config = ImageConfig::parse(&config_blob.digest, &config_json)?;
@@ -89,22 +94,7 @@ impl Facts {
             return Err(no_match(target, platforms));
         }
         let layers = layers(&chosen.manifest, &config)?;
-        let mut size = config_blob.size;
-        for part in std::iter::once(&chosen.descriptor).chain(&chosen.manifest.layers) {
-            size = size.saturating_add(part.size);
-        }
-        if chosen.descriptor.digest != target.digest {
-            size = size.saturating_add(target.size);
-        }
-        Ok(Self {
-            id: config_blob.digest.clone(),
-            target: target.clone(),
-            manifest: chosen.descriptor.digest,
-            config,
-            config_json,
-            layers,
-            size,
-        })
+        Ok(chosen.told(target, config, config_json, layers))
     }
 
     /// The name of the snapshot that containers start from; `None` for an image without layers.
@@ -118,6 +108,40 @@ struct Chosen {
     manifest: Manifest,
     /// The index did not say what it runs on.
     check_platform: bool,
+}
+
+impl Chosen {
+    fn told(
+        self,
+        target: &Descriptor,
+        config: ImageConfig,
+        config_json: Bytes,
+        layers: Vec<Layer>,
+    ) -> Facts {
+        let config_blob = &self.manifest.config;
+        let mut size = config_blob.size;
+        for part in std::iter::once(&self.descriptor).chain(&self.manifest.layers) {
+            size = size.saturating_add(part.size);
+        }
+        if self.descriptor.digest != target.digest {
+            size = size.saturating_add(target.size);
+        }
+        let id = if artifact::is_one(&layers) {
+            &self.descriptor.digest
+        } else {
+            &config_blob.digest
+        };
+        Facts {
+            id: id.clone(),
+            config_digest: config_blob.digest.clone(),
+            target: target.clone(),
+            manifest: self.descriptor.digest,
+            config,
+            config_json,
+            layers,
+            size,
+        }
+    }
 }
 
 async fn choose(
@@ -187,6 +211,7 @@ fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<Layer>> {
                 blob: blob.clone(),
                 diff_id: diff_id.clone(),
                 chain_id,
+                file: None,
             })
         })
         .collect()

@@ -17,7 +17,7 @@ use super::facts::{Documents, Facts};
 use super::labels;
 use super::layout::{CHUNK, Contents, Source, understand};
 use super::store::Store;
-use super::unpack::{BringLayer, Unpack};
+use super::unpack::BringLayer;
 use crate::containerd::WriteStart;
 use crate::model::{Classify, Context, Descriptor, Digest, Error, Kind, Reference, Result};
 use crate::registry::manifest::{MediaKind, decode, matches, media_kind};
@@ -57,6 +57,7 @@ impl Images {
         let object = name.clone().unwrap_or_else(|| "an archive".to_owned());
         let operation = self.inner.live.begin(OPERATION, object);
         operation.step("receive");
+        operation.patiently();
         let config = self.inner.config.load();
         let limit = config.images.max_layer_bytes;
         let directory = config.server.root_dir.join("import");
@@ -90,12 +91,7 @@ impl Images {
             .leases
             .take(&containerd.leases, clock, target)
             .await?;
-        let store = Store {
-            containerd,
-            locks: &self.inner.locks,
-            lease: lease.id(),
-            throttle: &self.inner.throttle,
-        };
+        let store = self.inner.store(lease.id());
         let bring = FromArchive {
             store: &store,
             contents,
@@ -103,17 +99,8 @@ impl Images {
         let facts = Facts::read(&bring, &contents.target, &self.inner.platforms).await?;
         let facts = Arc::new(facts);
         let snapshotter = self.snapshotter_of("")?;
-        let unpack = Unpack {
-            progress: None,
-            containerd,
-            locks: &self.inner.locks,
-            supervisor: &self.inner.supervisor,
-            clock,
-            lease: lease.id(),
-            snapshotter: &snapshotter,
-            unpacker: self.inner.config.load().images.unpack,
-            lazy: None,
-        };
+        let plugins = self.inner.plugins().await;
+        let unpack = self.inner.unpack(lease.id(), &snapshotter, &plugins);
         unpack
             .run(&facts.id, &facts.layers, &bring, 2)
             .await
@@ -122,6 +109,7 @@ impl Images {
         names.push(facts.id.to_string());
         self.write_records(&facts, &names, Some(lease.id())).await?;
         lease.release().await;
+        self.note_use(&facts.id);
         Ok(facts.id.clone())
     }
 }

@@ -11,7 +11,6 @@ const IMAGE_REF: &str = "containerd.io/snapshot/cri.image-ref";
 const MANIFEST_DIGEST: &str = "containerd.io/snapshot/cri.manifest-digest";
 const LAYER_DIGEST: &str = "containerd.io/snapshot/cri.layer-digest";
 const IMAGE_LAYERS: &str = "containerd.io/snapshot/cri.image-layers";
-const SNAPSHOTTER_PLUGIN: &str = "io.containerd.snapshotter.v1";
 /// By this a snapshotter asks for the labels.
 const EXPORT: &str = "enable_remote_snapshot_annotations";
 /// Longest label that containerd takes, key and value together.
@@ -69,7 +68,7 @@ fn joined<'a>(parts: impl Iterator<Item = &'a str>, room: usize) -> String {
 pub(super) fn is_wanted(snapshotter: &str, configured: &[String], plugins: &[PluginInfo]) -> bool {
     configured.iter().any(|name| name == snapshotter)
         || plugins.iter().any(|plugin| {
-            plugin.kind == SNAPSHOTTER_PLUGIN
+            plugin.kind == PluginInfo::SNAPSHOTTER
                 && plugin.id == snapshotter
                 && plugin
                     .exports
@@ -85,6 +84,7 @@ mod tests {
 
     fn layers(count: usize) -> Vec<Layer> {
         let layer = |at: usize| Layer {
+            file: None,
             blob: Descriptor {
                 media_type: String::new(),
                 digest: Digest::sha256(format!("blob {at}").as_bytes()),
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn labels_are_wanted_by_the_operator_or_by_the_plugin() {
         let plugin = |id: &str, value: &str| PluginInfo {
-            kind: SNAPSHOTTER_PLUGIN.into(),
+            kind: PluginInfo::SNAPSHOTTER.into(),
             id: id.into(),
             exports: BTreeMap::from([(EXPORT.to_owned(), value.to_owned())]),
             ..PluginInfo::default()

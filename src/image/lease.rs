@@ -10,7 +10,7 @@ use crate::containerd::{LeaseId, Leases};
 use crate::model::{Clock, Digest, Result, Timestamp};
 
 /// How long work may take, and how long its remains are kept.
-const LIFE: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Pauses after failed attempts to delete a lease.
 const WAITS: [Duration; 3] = [
     Duration::from_millis(50),
@@ -38,10 +38,18 @@ pub(super) struct Held {
     id: LeaseId,
 }
 
+/// What the ids of these leases begin with.
+const PREFIX: &str = "podwright-image-";
+
+/// Whether this is a lease of image work, of this process or of one before it.
+pub(super) fn is_ours(id: &LeaseId) -> bool {
+    id.0.starts_with(PREFIX)
+}
+
 fn id_of(now: Timestamp, target: &Digest) -> LeaseId {
     let (seconds, _) = now.parts();
     let window = seconds.div_euclid(WINDOW);
-    LeaseId(format!("podwright-image-{window}-{}", target.hex()))
+    LeaseId(format!("{PREFIX}{window}-{}", target.hex()))
 }
 
 impl LeaseBook {
@@ -77,15 +85,32 @@ impl LeaseBook {
     pub(super) async fn sweep(&self, leases: &dyn Leases, clock: &dyn Clock, target: &Digest) {
         let id = id_of(clock.now(), target);
         let _turn = self.0.turns.hold(id.0.clone()).await;
-        if self.count(&id, |holders| holders) > 0 {
+        if self.is_held(&id) {
             return;
         }
-        match leases.delete(&id).await {
+        match leases.delete(&id, false).await {
             Err(error) if !error.is_not_found() => {
                 tracing::debug!(lease = %id.0, %error, "a failed pull's lease stays until it expires");
             }
             _ => {}
         }
+    }
+
+    /// Whether somebody works under a lease.
+    pub(super) fn is_held(&self, id: &LeaseId) -> bool {
+        self.count(id, |holders| holders) > 0
+    }
+
+    /// Ends a lease that nobody works under; answers whether it did.
+    ///
+    /// # Errors
+    /// Those of containerd.
+    pub(super) async fn end(&self, leases: &dyn Leases, id: &LeaseId) -> Result<bool> {
+        let _turn = self.0.turns.hold(id.0.clone()).await;
+        if self.is_held(id) {
+            return Ok(false);
+        }
+        leases.delete(id, false).await.map(|()| true)
     }
 
     /// Changes the number of holders and answers the new one.
@@ -119,7 +144,7 @@ impl Held {
             return;
         }
         for wait in WAITS {
-            match self.leases.delete(&self.id).await {
+            match self.leases.delete(&self.id, false).await {
                 Ok(()) => return,
                 Err(error) if error.is_not_found() => return,
                 Err(error) => {

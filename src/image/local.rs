@@ -4,7 +4,7 @@
 use futures::future::BoxFuture;
 
 use super::Images;
-use super::unpack::{BringLayer, Unpack};
+use super::unpack::BringLayer;
 use super::view::ImageView;
 use crate::containerd::{Content, LeaseId, Leases};
 use crate::model::{Context, Descriptor, Error, Result};
@@ -28,17 +28,8 @@ impl Images {
             leases: &*containerd.leases,
             lease: lease.id(),
         };
-        let unpack = Unpack {
-            progress: None,
-            containerd,
-            locks: &inner.locks,
-            supervisor: &inner.supervisor,
-            clock: &*inner.clock,
-            lease: lease.id(),
-            snapshotter,
-            unpacker: inner.config.load().images.unpack,
-            lazy: None,
-        };
+        let plugins = inner.plugins().await;
+        let unpack = inner.unpack(lease.id(), snapshotter, &plugins);
         unpack
             .run(&image.id, &image.layers, &here, 1)
             .await

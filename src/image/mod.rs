@@ -6,14 +6,13 @@
 
 mod apply;
 mod archive;
+mod artifact;
 mod catalog;
 mod config_blob;
 mod du;
 mod export;
 mod facts;
 mod fetch;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod fuzz;
 mod import;
 mod joined;
 mod labels;
@@ -25,6 +24,7 @@ mod local;
 mod locks;
 mod pattern;
 mod progress;
+mod prune;
 mod pull;
 mod remove;
 mod store;
@@ -41,13 +41,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::RwLock;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use apply::fuzz;
 pub use config_blob::{ImageConfig, ImageUser};
 pub use du::{DiskUsage, ImageUsage};
 pub use facts::Layer;
 pub use import::{ImportRequest, Imported};
-pub use progress::{LayerReport, LayerState, PullEnd, PullReport};
+pub use progress::{LayerReport, LayerState, PullEnd, PullReport, PullTally};
+pub use prune::{Amount, Interrupted, PruneRequest, Pruned, interrupted};
 pub use pull::{PullRequest, Step};
-pub use usage::FsUsage;
+pub use usage::{FsUsage, SnapshotUsage};
+pub use verify::broken_verifiers_blocking;
 pub use view::ImageView;
 
 use catalog::Catalog;
@@ -55,6 +59,7 @@ use joined::Joined;
 use lease::LeaseBook;
 use locks::Locks;
 use progress::PullBook;
+use prune::Uses;
 use pull::PullKey;
 use throttle::Throttle;
 use usage::Usages;
@@ -107,6 +112,7 @@ struct Inner {
     book: PullBook,
     throttle: Throttle,
     usages: Usages,
+    uses: Uses,
 }
 
 impl Images {
@@ -116,6 +122,7 @@ impl Images {
             inner: Arc::new(Inner {
                 pulls: Joined::new(parts.supervisor.clone()),
                 throttle: Throttle::new(parts.config.clone()),
+                uses: Uses::since(parts.clock.now()),
                 book: PullBook::new(Arc::clone(&parts.clock)),
                 containerd: parts.containerd,
                 registry: parts.registry,
@@ -134,11 +141,15 @@ impl Images {
         }
     }
 
-    /// Starts what images do in the background: measuring, and trying registry hosts that are out of order.
+    /// Starts what images do in the background: measuring, giving back what interrupted pulls left, and trying registry
+    /// hosts that are out of order.
     pub fn start(&self) {
         let images = self.clone();
         let measuring = move || images.clone().keep_measuring();
         self.inner.supervisor.keep("measure images", measuring);
+        let images = self.clone();
+        let tidying = move || images.clone().keep_tidy();
+        self.inner.supervisor.keep("tidy up after pulls", tidying);
         let registry = self.inner.registry.clone();
         let probing = move || registry.clone().keep_probing();
         self.inner.supervisor.keep("probe registry hosts", probing);
@@ -147,6 +158,11 @@ impl Images {
     /// Every registry host that was asked lately, and how it fares.
     pub fn mirrors(&self) -> Vec<HostReport> {
         self.inner.registry.hosts(self.inner.clock.now())
+    }
+
+    /// What all pulls since the start came to.
+    pub fn pull_tally(&self) -> PullTally {
+        self.inner.book.tally()
     }
 
     /// The image that `text` names: a digest is an id; else the exact reference, else a unique prefix of an id. Makes

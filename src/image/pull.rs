@@ -12,11 +12,10 @@ use super::facts::Facts;
 use super::fetch::{Fetch, UNAVAILABLE, registry_error};
 use super::lazy::{self, Lazy};
 use super::progress::{Progress, PullReport};
-use super::store::Store;
-use super::unpack::Unpack;
 use super::verify::{REFUSED, verify};
 use super::{Images, Inner, pattern};
 use crate::config::{Config, Policy};
+use crate::containerd::PluginInfo;
 use crate::model::{Digest, Error, Reference, Result};
 use crate::ops::{Edge, Operation, gate};
 use crate::registry::{Credentials, Repository, Resolved};
@@ -106,6 +105,7 @@ impl Images {
         let reference: Reference = request.reference.parse()?;
         let snapshotter = self.snapshotter_of(&request.runtime_handler)?;
         if let Some(id) = self.answer_locally(&reference, request.credentials.as_ref())? {
+            self.note_use(&id);
             return Ok(id);
         }
         let key = PullKey::of(&reference, &snapshotter, request.credentials.as_ref());
@@ -126,6 +126,9 @@ impl Images {
             };
             let outcome = pull.run().await.map_err(|error| within(&reference, error));
             progress.end(&outcome);
+            if let Ok(id) = &outcome {
+                images.note_use(id);
+            }
             outcome
         };
         self.inner.pulls.run(OPERATION, key, work).await
@@ -210,6 +213,10 @@ impl Pull<'_> {
                 settings.stall_window = config.images.progress_timeout;
                 settings.mirror_dial_timeout = config.images.mirror_dial_timeout;
                 settings.hedge_after = config.images.hedge_after;
+                settings
+                    .trusted_mirrors
+                    .clone_from(&config.images.trusted_mirrors);
+                settings.range_size = config.images.range_size;
             })
             .repository(self.reference, &credentials)
             .await
@@ -264,12 +271,7 @@ impl Pull<'_> {
             .leases
             .take(&containerd.leases, clock, &resolved.target.digest);
         let lease = self.step(Step::Lease, taking).await?;
-        let store = Store {
-            containerd,
-            locks: &self.inner.locks,
-            lease: lease.id(),
-            throttle: &self.inner.throttle,
-        };
+        let store = self.inner.store(lease.id());
         let fetch = Fetch {
             progress: self.progress,
             store: &store,
@@ -287,17 +289,11 @@ impl Pull<'_> {
             }
         };
         self.progress.layers(&facts.layers);
-        let unpack = Unpack {
-            progress: Some(self.progress),
-            containerd,
-            locks: &self.inner.locks,
-            supervisor: &self.inner.supervisor,
-            clock,
-            lease: lease.id(),
-            snapshotter: self.snapshotter,
-            unpacker: config.images.unpack,
-            lazy: self.lazy(config, &facts).await,
-        };
+        let plugins = self.inner.plugins().await;
+        let unpack = self
+            .inner
+            .unpack(lease.id(), self.snapshotter, &plugins)
+            .of_a_pull(self.progress, self.lazy(config, &facts, &plugins));
         let parallel = config.images.max_concurrent_downloads.get();
         self.step(
             Step::Layers,
@@ -313,14 +309,14 @@ impl Pull<'_> {
     }
 
     /// What the snapshotter has to know, where it fetches layers by itself.
-    async fn lazy<'f>(&'f self, config: &Config, facts: &'f Facts) -> Option<Lazy<'f>> {
-        let plugins = self.inner.containerd.introspection.plugins().await;
-        let plugins = plugins.unwrap_or_else(|error| {
-            tracing::debug!(%error, "containerd does not say what its snapshotters want");
-            Vec::new()
-        });
+    fn lazy<'f>(
+        &'f self,
+        config: &Config,
+        facts: &'f Facts,
+        plugins: &[PluginInfo],
+    ) -> Option<Lazy<'f>> {
         let configured = &config.images.lazy_snapshotters;
-        lazy::is_wanted(self.snapshotter, configured, &plugins).then(|| Lazy {
+        lazy::is_wanted(self.snapshotter, configured, plugins).then_some(Lazy {
             reference: self.reference,
             manifest: &facts.manifest,
             layers: &facts.layers,
@@ -368,6 +364,8 @@ impl Pull<'_> {
 
     async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.operation.step(step.name());
+        // How a pull fares is shown by itself, and its silence has a limit of its own.
+        self.operation.patiently();
         self.progress.step(step.name());
         gate(OPERATION, step.name(), Edge::Before).await;
         let done = work.await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
+use super::Inner;
 use super::labels;
 use super::locks::Locks;
 use super::progress::{LayerState, Meter};
@@ -26,10 +27,22 @@ const FOREIGN_WRITER: Duration = Duration::from_secs(600);
 
 /// The content store as one operation writes to it: under its lease.
 pub(super) struct Store<'a> {
-    pub(super) containerd: &'a Containerd,
-    pub(super) locks: &'a Locks,
-    pub(super) lease: &'a LeaseId,
-    pub(super) throttle: &'a Throttle,
+    containerd: &'a Containerd,
+    locks: &'a Locks,
+    lease: &'a LeaseId,
+    throttle: &'a Throttle,
+}
+
+impl Inner {
+    /// The content store for an operation with this lease.
+    pub(super) fn store<'a>(&'a self, lease: &'a LeaseId) -> Store<'a> {
+        Store {
+            containerd: &self.containerd,
+            locks: &self.locks,
+            lease,
+            throttle: &self.throttle,
+        }
+    }
 }
 
 impl Store<'_> {
@@ -180,8 +193,14 @@ impl Store<'_> {
             while let Some(bytes) = blob.next().await.map_err(on_registry_error)? {
                 meter.received(bytes.len() as u64, blob.host());
                 chunk.extend_from_slice(&bytes);
-                if chunk.len() >= CHUNK && tx.send(chunk.split().freeze()).await.is_err() {
-                    return Ok(()); // the writer failed and tells why
+                if chunk.len() >= CHUNK {
+                    let sent = tokio::select! {
+                        sent = tx.send(chunk.split().freeze()) => sent,
+                        never = blob.meanwhile() => match never {},
+                    };
+                    if sent.is_err() {
+                        return Ok(()); // the writer failed and tells why
+                    }
                 }
             }
             if !chunk.is_empty() && tx.send(chunk.freeze()).await.is_err() {

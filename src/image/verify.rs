@@ -1,7 +1,7 @@
 //! Verifiers: programs of the operator that say whether an image may be pulled, called as containerd calls its image
 //! verifiers. They decide about the digest that the registry named for these credentials, before a byte of it comes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
@@ -18,6 +18,20 @@ pub(super) const REFUSED: &str = "SignatureValidationFailed";
 const DESCRIPTOR: &str = "application/vnd.oci.descriptor.v1+json";
 /// Most of a reason that is shown.
 const REASON_CAP: u64 = 4 << 10;
+
+/// The programs of `verifiers` that would refuse every image because they cannot be run, and why.
+pub fn broken_verifiers_blocking(verifiers: &[Verifier]) -> Vec<(PathBuf, String)> {
+    let mut programs: Vec<&PathBuf> = verifiers.iter().map(|rule| &rule.program).collect();
+    programs.sort();
+    programs.dedup();
+    programs
+        .into_iter()
+        .filter_map(|program| {
+            let error = program::trusted_blocking(program).err()?;
+            Some((program.clone(), error.chain()))
+        })
+        .collect()
+}
 
 /// Asks every verifier whose pattern matches, in order, until one refuses.
 ///
@@ -225,5 +239,19 @@ mod tests {
         fixture.verifiers[0].program = "/none/there".into();
         let error = fixture.verify("app").await.unwrap_err().chain();
         assert!(error.contains("/none/there"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_would_refuse_every_image_is_named_once() {
+        let fixture = Fixture::new()
+            .with("a/*", "exit 0", 0o755)
+            .with("b/*", "exit 0", 0o777);
+        let mut verifiers = fixture.verifiers.clone();
+        verifiers.extend(fixture.verifiers.clone());
+
+        let broken = broken_verifiers_blocking(&verifiers);
+
+        let programs: Vec<&PathBuf> = broken.iter().map(|(program, _why)| program).collect();
+        assert_eq!(programs, [&fixture.verifiers[1].program]);
     }
 }

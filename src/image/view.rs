@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::artifact;
 use super::config_blob::{ImageConfig, ImageUser};
 use super::facts::{Facts, Layer};
 use crate::model::{Descriptor, Digest, Reference};
@@ -61,6 +62,11 @@ impl ImageView {
             config: facts.config.clone(),
             config_json: facts.config_json.clone(),
         }
+    }
+
+    /// Whether it is an artifact: files for a volume, nothing that runs.
+    pub fn is_artifact(&self) -> bool {
+        artifact::is_one(&self.layers)
     }
 
     /// The name that a container's status shows as its image reference: a repo digest where there is one.

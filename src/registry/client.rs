@@ -21,6 +21,8 @@ struct ClientKey {
     plain_only: bool,
     is_loopback: bool,
     dial_timeout: Duration,
+    /// Each request has a connection of its own.
+    is_apart: bool,
 }
 
 /// The clients built so far.
@@ -66,20 +68,32 @@ impl HostClients {
     /// The client for `target`, to which the host at `first` leads by a redirect or as its token realm.
     ///
     /// What is configured for a host is for that host: elsewhere the system's authorities and the configured ones
-    /// count, nobody is believed without a certificate, and no client certificate is shown.
+    /// count, nobody is believed without a certificate, and no client certificate is shown. With `is_apart` the request
+    /// shares no connection with others that run.
     ///
     /// # Errors
     /// `FailedPrecondition` where the system has no CA certificates.
-    pub(super) fn to(&self, first: &Url, target: &Url, is_patient: bool) -> Result<Client> {
+    pub(super) fn to(
+        &self,
+        first: &Url,
+        target: &Url,
+        is_patient: bool,
+        is_apart: bool,
+    ) -> Result<Client> {
         let is_loopback = target.host_str().is_some_and(is_loopback);
         let stays = self.key.is_loopback && is_loopback;
         let plain_only = target.scheme() == "http";
         if target.origin() == first.origin() || (stays && plain_only == self.key.plain_only) {
+            if is_apart {
+                let key = self.key(is_patient);
+                return self.all.get(ClientKey { is_apart, ..key });
+            }
             return self.own(is_patient);
         }
         let mut key = ClientKey {
             plain_only,
             is_loopback,
+            is_apart,
             ..self.key(is_patient)
         };
         key.tls.skip_verify &= stays;
@@ -115,6 +129,7 @@ impl Clients {
                 plain_only: host.scheme == Scheme::Http,
                 is_loopback: is_loopback(split_port(&host.authority).0),
                 dial_timeout: host.dial_timeout.unwrap_or(dial.patient),
+                is_apart: false,
             },
             hasty: host.dial_timeout.unwrap_or(dial.hasty),
             patient_own: OnceLock::new(),
@@ -164,6 +179,10 @@ fn build(key: &ClientKey) -> Result<Client> {
         .tcp_keepalive(KEEPALIVE);
     if key.is_loopback {
         builder = builder.no_proxy();
+    }
+    if key.is_apart {
+        // HTTP/2 would put all requests on one connection.
+        builder = builder.http1_only();
     }
     let mut authorities = Vec::new();
     for bundle in &key.tls.ca {

@@ -52,8 +52,10 @@ pub(super) struct Ask<'a> {
     /// Tag or digest.
     pub(super) version: &'a str,
     pub(super) accept: String,
-    /// First byte wanted; 0 asks for the whole.
-    pub(super) offset: u64,
+    /// Which bytes are wanted; all of them without it.
+    pub(super) range: Option<String>,
+    /// Nobody waits for it yet: it goes over a connection of its own, and is not asked for again.
+    pub(super) is_ahead: bool,
     /// No further host follows, so trouble that passes is worth a retry here.
     pub(super) is_last: bool,
 }
@@ -141,7 +143,8 @@ impl Endpoint {
                     let stalls = failure.fault == Some(Fault::Stalling);
                     silences += u32::from(stalls);
                     let is_worth_it = !stalls || silences < SILENCES;
-                    if failure.is_transient && ask.is_last && has_budget && is_worth_it {
+                    let is_due = ask.is_last && !ask.is_ahead && has_budget;
+                    if failure.is_transient && is_due && is_worth_it {
                         tokio::time::sleep(retry::TRANSPORT_PAUSE).await;
                         continue;
                     }
@@ -175,8 +178,9 @@ impl Endpoint {
                 _ => None,
             };
             previous = Some(status);
+            let may_wait = !ask.is_ahead || status == StatusCode::UNAUTHORIZED;
             match pause {
-                Some(pause) if has_budget && pause <= patience => {
+                Some(pause) if has_budget && may_wait && pause <= patience => {
                     patience -= pause;
                     tokio::time::sleep(pause).await;
                 }
@@ -300,7 +304,7 @@ impl Endpoint {
         }
         let client = self
             .clients
-            .to(first, url, ask.is_last)
+            .to(first, url, ask.is_last, ask.is_ahead)
             .map_err(Failure::transport)?;
         // Trouble at another host, to which this one has led us, says less of this one.
         let judged = |failure: Failure| if is_own { failure } else { failure.elsewhere() };
@@ -309,8 +313,8 @@ impl Endpoint {
             .headers(headers)
             .header(ACCEPT, &ask.accept)
             .header(ACCEPT_ENCODING, "identity");
-        if ask.offset > 0 {
-            builder = builder.header(RANGE, format!("bytes={}-", ask.offset));
+        if let Some(range) = &ask.range {
+            builder = builder.header(RANGE, range);
         }
         let limit = self.settings.patience();
         let response = tokio::time::timeout(limit, builder.send())

@@ -27,6 +27,8 @@ pub(super) struct Failure {
     pub(super) status: Option<StatusCode>,
     /// Sending the same again may help.
     pub(super) is_transient: bool,
+    /// The host sent other bytes than those that were asked for.
+    is_wrong_part: bool,
     /// What it says of the host's health, where it says anything.
     pub(super) fault: Option<Fault>,
     pub(super) error: Error,
@@ -39,9 +41,24 @@ impl Failure {
             rank: Rank::Transport,
             status: None,
             is_transient: false,
+            is_wrong_part: false,
             fault: None,
             error,
         }
+    }
+
+    /// Not the bytes that were asked for.
+    pub(super) fn wrong_part(error: Error) -> Self {
+        Self {
+            is_wrong_part: true,
+            ..Self::transport(error)
+        }
+    }
+
+    /// Whether it may come of asking for a part only.
+    pub(super) fn is_about_ranges(&self) -> bool {
+        let status = self.status.map(|status| status.as_u16());
+        self.is_wrong_part || matches!(status, Some(400 | 405 | 406 | 411..=417 | 501))
     }
 
     /// The connection broke.
@@ -141,6 +158,7 @@ impl Failure {
             rank,
             status: Some(status),
             is_transient: false,
+            is_wrong_part: false,
             fault: status.is_server_error().then_some(Fault::Erring),
             error,
         }

@@ -7,6 +7,7 @@ use super::blob::Blob;
 use super::endpoint::{Ask, Endpoint};
 use super::failure::{Failure, shown};
 use super::manifest::{MediaKind, matches, media_kind};
+use super::range::Want;
 use super::{Inner, Repository, body};
 use crate::model::{Descriptor, Error, Kind, Result};
 
@@ -42,7 +43,13 @@ async fn document_at(
     descriptor: &Descriptor,
     is_last: bool,
 ) -> Result<Bytes, Failure> {
-    let response = endpoint.send(&ask(descriptor, 0, is_last)).await?;
+    let all = Want {
+        start: 0,
+        end: descriptor.size,
+        is_ahead: false,
+        is_all: false,
+    };
+    let response = endpoint.send(&ask(descriptor, all, is_last)).await?;
     let url = response.url().clone();
     let body = body::read_all(response, descriptor.size, endpoint.silence(is_last))
         .await
@@ -62,8 +69,8 @@ async fn document_at(
     )))
 }
 
-/// The request for content from byte `offset` on.
-pub(super) fn ask(descriptor: &Descriptor, offset: u64, is_last: bool) -> Ask<'_> {
+/// The request for content.
+pub(super) fn ask(descriptor: &Descriptor, want: Want, is_last: bool) -> Ask<'_> {
     let collection = match media_kind(&descriptor.media_type) {
         MediaKind::Index | MediaKind::Manifest => "manifests",
         MediaKind::Config | MediaKind::Layer | MediaKind::Other => "blobs",
@@ -82,7 +89,8 @@ pub(super) fn ask(descriptor: &Descriptor, offset: u64, is_last: bool) -> Ask<'_
         } else {
             "*/*".to_owned()
         },
-        offset,
+        range: want.header(descriptor.size),
+        is_ahead: want.is_ahead,
         is_last,
     }
 }

@@ -12,6 +12,7 @@
 //! serves another. Everything a registry sends is hostile: every read has a limit, credentials go only to the host
 //! they are bound to, and no message holds a secret.
 
+mod ahead;
 mod auth;
 mod blob;
 mod body;
@@ -31,9 +32,11 @@ pub mod manifest;
 mod node_credentials;
 mod pace;
 pub mod platform;
+mod range;
 mod redirect;
 mod resolve;
 mod retry;
+mod stream;
 mod token;
 mod turns;
 
@@ -57,6 +60,7 @@ pub use health::{BreakerState, HostReport};
 pub use hosts::broken_files_blocking;
 pub use resolve::Resolved;
 
+use ahead::Room;
 use auth::HostAuth;
 use client::{Clients, Dial, HostClients};
 use endpoint::Endpoint;
@@ -91,6 +95,12 @@ pub struct Settings {
     pub retry_wait: Duration,
     /// Blobs on their way at once, for the whole node.
     pub max_downloads: usize,
+    /// Bytes that a long blob is asked for at a time, several such pieces at once; 0 for all of it in one stream.
+    pub range_size: u64,
+    /// Bytes a second of one connection at which a blob is not split; `None` splits it whatever they are.
+    pub enough_rate: Option<u64>,
+    /// Bytes that pieces may hold whose turn has not come, for the whole node.
+    pub range_memory: u64,
 }
 
 impl Default for Settings {
@@ -110,6 +120,9 @@ impl Default for Settings {
             min_rate: 1024,
             retry_wait: Duration::from_secs(60),
             max_downloads: 16,
+            range_size: 4 << 20,
+            enough_rate: Some(100 << 20),
+            range_memory: 12 << 20,
         }
     }
 }
@@ -145,6 +158,7 @@ pub struct Registry {
     settings: Settings,
     clients: Arc<Clients>,
     downloads: Arc<Semaphore>,
+    room: Room,
     health: Arc<Health>,
 }
 
@@ -153,6 +167,7 @@ impl Registry {
     pub fn new(settings: Settings) -> Self {
         Self {
             downloads: Arc::new(Semaphore::new(settings.max_downloads.max(1))),
+            room: Room::new(settings.range_memory),
             clients: Arc::default(),
             health: Arc::default(),
             settings,
@@ -169,7 +184,8 @@ impl Registry {
         self.health.report(now)
     }
 
-    /// The same registries, connections and limits with other settings. `max_downloads` stays as it was.
+    /// The same registries, connections and limits with other settings. `max_downloads` and `range_memory` stay as they
+    /// were.
     #[must_use]
     pub fn with(&self, change: impl FnOnce(&mut Settings)) -> Self {
         let mut other = self.clone();
@@ -228,6 +244,7 @@ impl Registry {
                 endpoints,
                 settings: self.settings.clone(),
                 downloads: Arc::clone(&self.downloads),
+                room: self.room.clone(),
                 health: Arc::clone(&self.health),
             }),
         })
@@ -260,6 +277,7 @@ struct Inner {
     endpoints: Vec<Endpoint>,
     settings: Settings,
     downloads: Arc<Semaphore>,
+    room: Room,
     health: Arc<Health>,
 }
 

@@ -80,7 +80,8 @@ async fn resolve_at(
         collection,
         version: reference.version(),
         accept: ACCEPT.to_owned(),
-        offset: 0,
+        range: None,
+        is_ahead: false,
         is_last,
     };
     let host = endpoint.host().authority.clone();

@@ -69,8 +69,13 @@ impl Reply {
     }
 
     /// Says nothing for a minute, then answers.
-    pub(crate) fn late(mut self) -> Self {
-        self.delay = std::time::Duration::from_secs(60);
+    pub(crate) fn late(self) -> Self {
+        self.after(std::time::Duration::from_secs(60))
+    }
+
+    /// Says nothing for so long, then answers.
+    pub(crate) fn after(mut self, delay: std::time::Duration) -> Self {
+        self.delay = delay;
         self
     }
 }
@@ -315,20 +320,18 @@ impl Shelf {
 }
 
 fn ranged(bytes: &[u8], range: Option<&str>) -> Reply {
-    let from = range.and_then(|range| {
-        range
-            .strip_prefix("bytes=")?
-            .strip_suffix('-')?
-            .parse::<usize>()
-            .ok()
+    let asked = range.and_then(|range| {
+        let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
+        let to = to.parse().map_or(bytes.len(), |last: usize| last + 1);
+        Some((from.parse::<usize>().ok()?, to.min(bytes.len())))
     });
-    match from {
+    match asked {
         None => Reply::new(200).body(bytes),
-        Some(from) => Reply::new(206)
+        Some((from, to)) => Reply::new(206)
             .header(
                 "Content-Range",
-                format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len()),
+                format!("bytes {from}-{}/{}", to - 1, bytes.len()),
             )
-            .body(&bytes[from..]),
+            .body(&bytes[from..to]),
     }
 }

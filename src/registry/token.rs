@@ -69,7 +69,7 @@ struct Reply {
 pub(super) async fn fetch(request: &TokenRequest<'_>, from: &Challenger<'_>) -> Result<Token> {
     let has_secret = !matches!(request.secret, Secret::Anonymous);
     let realm = checked_realm(request.realm, from.url, has_secret)?;
-    let client = from.clients.to(from.url, &realm, from.is_last)?;
+    let client = from.clients.to(from.url, &realm, from.is_last, false)?;
     if has_secret {
         let response = send(post(&client, request, from, &realm), &realm).await?;
         let status = response.status();

@@ -53,6 +53,16 @@ impl Turns {
         }
     }
 
+    /// Lets the host at `first` begin, and with `none_before` those before it have no turn.
+    pub(super) fn begin_with(&mut self, first: usize, none_before: bool) {
+        if none_before {
+            self.queue.retain(|at| *at >= first);
+        } else if self.queue.contains(&first) {
+            self.queue.retain(|at| *at != first);
+            self.queue.push_front(first);
+        }
+    }
+
     /// The next turn; `None` when every host had one.
     pub(super) fn next(&mut self, endpoints: &[Endpoint]) -> Option<Turn> {
         loop {

@@ -278,7 +278,7 @@ pub(super) async fn what_no_lease_protects_is_collected(stage: &Stage) {
         .await
         .unwrap();
 
-    containerd.leases.delete(&lease).await.unwrap();
+    containerd.leases.delete(&lease, false).await.unwrap();
     containerd.images.delete("none", true).await.unwrap();
     let lost = async {
         while containerd.snapshots.stat("overlayfs", "lost").await.is_ok() {

@@ -159,7 +159,7 @@ pub(super) async fn leases_are_made_twice_found_by_label_and_deleted_twice(stage
     assert_eq!(leases.list(("ours", "1")).await.unwrap(), vec![id.clone()]);
     assert_eq!(leases.list(("ours", "2")).await.unwrap(), vec![]);
     for _twice in 0..2 {
-        leases.delete(&id).await.unwrap();
+        leases.delete(&id, true).await.unwrap();
     }
     assert_eq!(leases.list(("ours", "1")).await.unwrap(), vec![]);
 }

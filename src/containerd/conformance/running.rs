@@ -130,6 +130,8 @@ pub(super) async fn a_task_is_created_started_killed_and_deleted(stage: &Stage) 
         TaskState::Running
     );
     assert_eq!(tasks.oom_kills("c").await.unwrap(), Some(0));
+    let used = tasks.usage("c").await.unwrap().unwrap();
+    assert!(used.cpu_ns > 0 && used.memory_bytes > 0, "{used:?}");
     let busy = tasks.delete("c", None).await.unwrap_err();
     assert_eq!(busy.kind(), Kind::FailedPrecondition, "{busy}");
     let held = stage.containerd.containers.delete("c").await.unwrap_err();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::State;
-use crate::containerd::LeaseId;
+use crate::containerd::{LeaseId, LeaseInfo, Leased};
 use crate::model::{Digest, Error, Result, Timestamp};
 
 /// Label that keeps a snapshot or blob whoever refers to it.
@@ -17,6 +17,7 @@ const SNAPSHOT_REF: &str = "containerd.io/gc.ref.snapshot.";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lease {
     labels: BTreeMap<String, String>,
+    created_at: Timestamp,
     expire: Option<Timestamp>,
     content: BTreeSet<Digest>,
     snapshots: BTreeSet<(String, String)>,
@@ -38,8 +39,10 @@ impl State {
         expire: Option<Timestamp>,
         labels: BTreeMap<String, String>,
     ) {
+        let created_at = self.now;
         self.leases.entry(id.clone()).or_insert(Lease {
             labels,
+            created_at,
             expire,
             ..Lease::default()
         });
@@ -62,6 +65,29 @@ impl State {
             })
             .map(|(id, _)| id.clone())
             .collect()
+    }
+
+    pub(super) fn all_leases(&self) -> Vec<LeaseInfo> {
+        let all = self.leases.iter();
+        all.map(|(id, lease)| LeaseInfo {
+            id: id.clone(),
+            created_at: lease.created_at,
+        })
+        .collect()
+    }
+
+    pub(super) fn leased(&self, id: &LeaseId) -> Result<Vec<Leased>> {
+        self.check_lease(Some(id))?;
+        let lease = self.leases.get(id).into_iter();
+        let content = lease.clone().flat_map(|lease| &lease.content);
+        let content = content.map(|digest| Leased::Content(digest.to_string()));
+        let snapshots = lease.flat_map(|lease| lease.snapshots.iter().cloned());
+        let snapshots = snapshots.map(|(snapshotter, key)| Leased::Snapshot(snapshotter, key));
+        let ingests = self.ingests.iter();
+        let ingests = ingests
+            .filter(|(_, ingest)| ingest.lease.as_ref() == Some(id))
+            .map(|(name, _)| Leased::Ingest(name.clone()));
+        Ok(content.chain(snapshots).chain(ingests).collect())
     }
 
     pub(super) fn add_resource(&mut self, id: &LeaseId, kind: &str, resource: &str) -> Result<()> {
@@ -97,8 +123,10 @@ impl State {
         self.leases
             .retain(|_, lease| lease.expire.is_none_or(|expire| expire > now));
         let leases = &self.leases;
-        self.ingests
-            .retain(|_, ingest| leases.contains_key(&ingest.lease));
+        self.ingests.retain(|_, ingest| match &ingest.lease {
+            Some(lease) => leases.contains_key(lease),
+            None => true,
+        });
         let content = self.kept_content();
         let snapshots = self.kept_snapshots(&content);
         self.blobs.retain(|digest, _| content.contains(digest));

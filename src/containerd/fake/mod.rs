@@ -332,6 +332,11 @@ impl World {
         self.lock().put_blob(bytes)
     }
 
+    /// Leaves an ingest without a lease, as another client would.
+    pub(crate) fn put_ingest(&self, name: &str, data: &[u8]) {
+        self.lock().put_ingest(name, data);
+    }
+
     /// Removes what nothing refers to, as containerd does when it likes.
     pub(crate) fn collect_garbage(&self) {
         self.lock().collect();
@@ -400,7 +405,7 @@ impl State {
 fn limit(call: &str) -> Option<Duration> {
     match call {
         "tasks.wait" => None,
-        "tasks.get" | "tasks.oom_kills" => Some(Duration::from_secs(5)),
+        "tasks.get" | "tasks.oom_kills" | "tasks.usage" => Some(Duration::from_secs(5)),
         "tasks.create" | "tasks.start" | "tasks.delete" => Some(Duration::from_secs(120)),
         "introspection.version" => Some(Duration::from_secs(2)),
         _ => Some(Duration::from_secs(10)),

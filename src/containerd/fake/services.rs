@@ -11,8 +11,8 @@ use super::State;
 use super::handle::{Handle, PROBE};
 use crate::containerd::{
     ContainerRecord, Containerd, Containers, Event, Events, ExecRequest, Exit, ImageRecord, Images,
-    Introspection, LeaseId, Leases, Payload, PluginInfo, RecordField, ServerVersion, TaskInfo,
-    TaskRequest, Tasks,
+    Introspection, LeaseId, LeaseInfo, Leased, Leases, Payload, PluginInfo, RecordField,
+    ServerVersion, TaskInfo, TaskRequest, TaskUsage, Tasks,
 };
 use crate::model::{Error, ExecId, Pid, Result, Signal, Timestamp};
 
@@ -190,6 +190,10 @@ impl Tasks for Handle {
     fn oom_kills<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
         Box::pin(self.call("tasks.oom_kills", id, |state| state.oom_kills(id)))
     }
+
+    fn usage<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<TaskUsage>>> {
+        Box::pin(self.call("tasks.usage", id, |state| state.usage(id)))
+    }
 }
 
 impl Leases for Handle {
@@ -205,11 +209,19 @@ impl Leases for Handle {
         }))
     }
 
-    fn delete<'a>(&'a self, id: &'a LeaseId) -> BoxFuture<'a, Result<()>> {
+    fn delete<'a>(&'a self, id: &'a LeaseId, _sync: bool) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.call("leases.delete", &id.0, |state| {
             state.delete_lease(id);
             Ok(())
         }))
+    }
+
+    fn list_all(&self) -> BoxFuture<'_, Result<Vec<LeaseInfo>>> {
+        Box::pin(self.call("leases.list_all", "", |state| Ok(state.all_leases())))
+    }
+
+    fn resources<'a>(&'a self, id: &'a LeaseId) -> BoxFuture<'a, Result<Vec<Leased>>> {
+        Box::pin(self.call("leases.resources", &id.0, |state| state.leased(id)))
     }
 
     fn list<'a>(&'a self, label: (&'a str, &'a str)) -> BoxFuture<'a, Result<Vec<LeaseId>>> {
@@ -282,7 +294,7 @@ impl Introspection for Handle {
     fn plugins(&self) -> BoxFuture<'_, Result<Vec<PluginInfo>>> {
         Box::pin(self.call("introspection.plugins", "", |_state| {
             Ok(vec![PluginInfo {
-                kind: "io.containerd.snapshotter.v1".into(),
+                kind: PluginInfo::SNAPSHOTTER.into(),
                 id: "overlayfs".into(),
                 exports: BTreeMap::from([("root".into(), "/fake/overlayfs".into())]),
                 ..PluginInfo::default()

@@ -6,9 +6,10 @@ use std::io::Read as _;
 use super::State;
 use super::records::check_labels;
 use crate::containerd::{
-    ContentInfo, LeaseId, RootfsMount, SnapshotInfo, SnapshotKind, SnapshotRequest, WriteRequest,
+    ContentInfo, IngestInfo, LeaseId, RootfsMount, SnapshotInfo, SnapshotKind, SnapshotRequest,
+    WriteRequest,
 };
-use crate::model::{Descriptor, Digest, Error, Result};
+use crate::model::{Descriptor, Digest, Error, Result, Timestamp};
 
 /// Label that names what a snapshot is to become: where that exists, the work is done already.
 const TARGET: &str = "containerd.io/snapshot.ref";
@@ -35,7 +36,9 @@ pub(super) struct Blob {
 pub(super) struct Ingest {
     data: Vec<u8>,
     locked: bool,
-    pub(super) lease: LeaseId,
+    /// `None` for that of a client without one.
+    pub(super) lease: Option<LeaseId>,
+    updated_at: Timestamp,
 }
 
 impl State {
@@ -251,13 +254,15 @@ impl State {
             self.lease_content(&request.lease, &request.expected);
             return Ok(None);
         }
+        let updated_at = self.now;
         let ingest = self
             .ingests
             .entry(request.ingest.clone())
             .or_insert_with(|| Ingest {
                 data: Vec::new(),
                 locked: false,
-                lease: request.lease.clone(),
+                lease: Some(request.lease.clone()),
+                updated_at,
             });
         if ingest.locked {
             return Err(Error::unavailable(format!("ref {} locked", request.ingest)));
@@ -266,14 +271,37 @@ impl State {
         Ok(Some(ingest.data.len() as u64))
     }
 
+    /// What another client wrote without a lease.
+    pub(super) fn put_ingest(&mut self, name: &str, data: &[u8]) {
+        let ingest = Ingest {
+            data: data.to_vec(),
+            locked: false,
+            lease: None,
+            updated_at: self.now,
+        };
+        self.ingests.insert(name.to_owned(), ingest);
+    }
+
+    pub(super) fn list_ingests(&self) -> Vec<IngestInfo> {
+        let all = self.ingests.iter();
+        all.map(|(name, ingest)| IngestInfo {
+            name: name.clone(),
+            bytes: ingest.data.len() as u64,
+            updated_at: ingest.updated_at,
+        })
+        .collect()
+    }
+
     fn ingest(&mut self, name: &str) -> Result<&mut Ingest> {
         let ingest = self.ingests.get_mut(name);
         ingest.ok_or_else(|| Error::not_found(format!("ingest {name:?}")))
     }
 
     pub(super) fn append(&mut self, name: &str, data: &[u8]) -> Result<u64> {
+        let now = self.now;
         let ingest = self.ingest(name)?;
         ingest.data.extend_from_slice(data);
+        ingest.updated_at = now;
         Ok(ingest.data.len() as u64)
     }
 

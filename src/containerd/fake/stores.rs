@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 
 use super::handle::Handle;
 use crate::containerd::{
-    Content, ContentInfo, ContentWriter, Diff, RootfsMount, SnapshotInfo, SnapshotKind,
+    Content, ContentInfo, ContentWriter, Diff, IngestInfo, RootfsMount, SnapshotInfo, SnapshotKind,
     SnapshotRequest, Snapshots, Usage, WriteRequest, WriteStart,
 };
 use crate::model::{Descriptor, Digest, Error, Result};
@@ -144,6 +144,17 @@ impl Content for Handle {
         Box::pin(self.call("content.label", digest.as_str(), move |state| {
             state.label_blob(digest, &labels)
         }))
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<ContentInfo>>> {
+        Box::pin(self.call("content.list", "", |state| {
+            let all = state.blobs.keys();
+            all.map(|digest| state.content_info(digest)).collect()
+        }))
+    }
+
+    fn ingests(&self) -> BoxFuture<'_, Result<Vec<IngestInfo>>> {
+        Box::pin(self.call("content.ingests", "", |state| Ok(state.list_ingests())))
     }
 
     fn abort<'a>(&'a self, ingest: &'a str) -> BoxFuture<'a, Result<()>> {

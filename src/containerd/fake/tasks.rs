@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::State;
 use crate::containerd::{
-    Event, ExecRequest, Exit, Payload, Stdio, TaskInfo, TaskRequest, TaskState,
+    Event, ExecRequest, Exit, Payload, Stdio, TaskInfo, TaskRequest, TaskState, TaskUsage,
 };
 use crate::model::{Error, ExecId, Kind, Pid, Result, Signal};
 
@@ -220,6 +220,16 @@ impl State {
 
     pub(super) fn oom_kills(&mut self, id: &str) -> Result<Option<u64>> {
         Ok(Some(self.task(id)?.oom_kills))
+    }
+
+    /// Every task of this world uses the same.
+    pub(super) fn usage(&mut self, id: &str) -> Result<Option<TaskUsage>> {
+        self.task(id)?;
+        Ok(Some(TaskUsage {
+            cpu_ns: 1_000_000,
+            memory_bytes: 4_096,
+            ..TaskUsage::default()
+        }))
     }
 
     pub(super) fn count_oom(&mut self, id: &str) {

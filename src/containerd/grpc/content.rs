@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use containerd_client::services::v1::content_client::ContentClient as Stub;
 use containerd_client::services::v1::{
-    AbortRequest, AddResourceRequest, Info, InfoRequest, ReadContentRequest, Resource,
-    UpdateRequest, WriteAction, WriteContentRequest, WriteContentResponse,
-    leases_client::LeasesClient,
+    AbortRequest, AddResourceRequest, Info, InfoRequest, ListContentRequest, ListStatusesRequest,
+    ReadContentRequest, Resource, UpdateRequest, WriteAction, WriteContentRequest,
+    WriteContentResponse, leases_client::LeasesClient,
 };
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -23,7 +23,9 @@ use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire, present, signed, unsigned};
 use super::{convert, limits};
-use crate::containerd::{Content, ContentInfo, ContentWriter, WriteRequest, WriteStart};
+use crate::containerd::{
+    Content, ContentInfo, ContentWriter, IngestInfo, WriteRequest, WriteStart,
+};
 use crate::model::{Digest, Error, Kind, Result};
 
 /// Most bytes in one WRITE; containerd takes 8 MiB within its message limit of 16.
@@ -159,12 +161,7 @@ impl Content for RemoteContent {
                 .0
                 .call(step, limits::METADATA, stub.info(request))
                 .await?;
-            let info = present(reply.info, step)?;
-            Ok(ContentInfo {
-                digest: info.digest.parse()?,
-                size: unsigned(info.size, step)?,
-                labels: convert::labels(info.labels),
-            })
+            described(present(reply.info, step)?, step)
         })
     }
 
@@ -203,9 +200,62 @@ impl Content for RemoteContent {
         Box::pin(async move { self.set_labels(digest, &labels).await })
     }
 
+    fn list(&self) -> BoxFuture<'_, Result<Vec<ContentInfo>>> {
+        Box::pin(async move {
+            let step = Step("list blobs", "");
+            let request = self.0.request(ListContentRequest::default());
+            let mut stub = self.stub();
+            let mut stream = self
+                .0
+                .call(step, limits::METADATA, stub.list(request))
+                .await?;
+            let mut blobs = Vec::new();
+            loop {
+                let part = timeout(limits::CHUNK, stream.message())
+                    .await
+                    .map_err(|_elapsed| self.0.late(step, limits::CHUNK))?
+                    .map_err(|status| self.0.failure(step, &status))?;
+                let Some(part) = part else { return Ok(blobs) };
+                for info in part.info {
+                    blobs.push(described(info, step)?);
+                }
+            }
+        })
+    }
+
+    fn ingests(&self) -> BoxFuture<'_, Result<Vec<IngestInfo>>> {
+        Box::pin(async move {
+            let step = Step("list ingests", "");
+            let request = self.0.request(ListStatusesRequest::default());
+            let mut stub = self.stub();
+            let reply = self
+                .0
+                .call(step, limits::METADATA, stub.list_statuses(request))
+                .await?;
+            let found = reply.statuses.into_iter();
+            found
+                .map(|status| {
+                    Ok(IngestInfo {
+                        bytes: unsigned(status.offset, step)?,
+                        updated_at: convert::timestamp(status.updated_at),
+                        name: status.r#ref,
+                    })
+                })
+                .collect()
+        })
+    }
+
     fn abort<'a>(&'a self, ingest: &'a str) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.discard(ingest))
     }
+}
+
+fn described(info: Info, step: Step<'_>) -> Result<ContentInfo> {
+    Ok(ContentInfo {
+        digest: info.digest.parse()?,
+        size: unsigned(info.size, step)?,
+        labels: convert::labels(info.labels),
+    })
 }
 
 /// An open write stream. Dropping it ends the stream; containerd keeps what it has.

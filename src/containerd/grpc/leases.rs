@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use containerd_client::services::v1::leases_client::LeasesClient as Stub;
 use containerd_client::services::v1::{
-    AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, Resource,
+    AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, ListResourcesRequest, Resource,
 };
 use futures::future::BoxFuture;
 use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire};
 use super::{convert, limits};
-use crate::containerd::{LeaseId, Leases};
+use crate::containerd::{LeaseId, LeaseInfo, Leased, Leases};
 use crate::model::{Classify as _, Kind, Result, Timestamp};
 
 /// Label that tells containerd's garbage collector when a lease ends, in RFC 3339.
@@ -55,19 +55,20 @@ impl Leases for RemoteLeases {
         })
     }
 
-    fn delete<'a>(&'a self, id: &'a LeaseId) -> BoxFuture<'a, Result<()>> {
+    fn delete<'a>(&'a self, id: &'a LeaseId, sync: bool) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let request = self.0.request(DeleteRequest {
                 id: id.0.clone(),
-                sync: false,
+                sync,
             });
             let mut stub = self.stub();
             let step = Step("delete lease", &id.0);
-            match self
-                .0
-                .call(step, limits::METADATA, stub.delete(request))
-                .await
-            {
+            let limit = if sync {
+                limits::COLLECT
+            } else {
+                limits::METADATA
+            };
+            match self.0.call(step, limit, stub.delete(request)).await {
                 Err(error) if error.is_not_found() => Ok(()),
                 other => other,
             }
@@ -93,6 +94,38 @@ impl Leases for RemoteLeases {
         })
     }
 
+    fn list_all(&self) -> BoxFuture<'_, Result<Vec<LeaseInfo>>> {
+        Box::pin(async move {
+            let request = self.0.request(ListRequest::default());
+            let mut stub = self.stub();
+            let step = Step("list leases", "");
+            let reply = self
+                .0
+                .call(step, limits::METADATA, stub.list(request))
+                .await?;
+            let leases = reply.leases.into_iter();
+            Ok(leases
+                .map(|lease| LeaseInfo {
+                    id: LeaseId(lease.id),
+                    created_at: convert::timestamp(lease.created_at),
+                })
+                .collect())
+        })
+    }
+
+    fn resources<'a>(&'a self, id: &'a LeaseId) -> BoxFuture<'a, Result<Vec<Leased>>> {
+        Box::pin(async move {
+            let request = self.0.request(ListResourcesRequest { id: id.0.clone() });
+            let mut stub = self.stub();
+            let step = Step("list what is leased", &id.0);
+            let reply = self
+                .0
+                .call(step, limits::METADATA, stub.list_resources(request))
+                .await?;
+            Ok(reply.resources.into_iter().map(leased).collect())
+        })
+    }
+
     fn add_resource<'a>(
         &'a self,
         id: &'a LeaseId,
@@ -113,6 +146,17 @@ impl Leases for RemoteLeases {
                 .call(step, limits::METADATA, stub.add_resource(request))
                 .await
         })
+    }
+}
+
+fn leased(resource: Resource) -> Leased {
+    match resource.r#type.as_str() {
+        "content" => Leased::Content(resource.id),
+        "ingests" => Leased::Ingest(resource.id),
+        kind => match kind.strip_prefix("snapshots/") {
+            Some(snapshotter) => Leased::Snapshot(snapshotter.to_owned(), resource.id),
+            None => Leased::Other(resource.r#type, resource.id),
+        },
     }
 }
 

@@ -12,11 +12,14 @@ use containerd_client::services::v1::{
 };
 use containerd_client::types::v1::{Process, Status as WireState};
 use futures::future::BoxFuture;
+use prost_types::Any;
 use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire, present};
 use super::{convert, limits, metrics};
-use crate::containerd::{ExecRequest, Exit, Payload, TaskInfo, TaskRequest, TaskState, Tasks};
+use crate::containerd::{
+    ExecRequest, Exit, Payload, TaskInfo, TaskRequest, TaskState, TaskUsage, Tasks,
+};
 use crate::model::{Error, ExecId, Kind, Pid, Result, Signal};
 
 /// Pauses before the second and third attempt of a call that met a shim just as its connection closed.
@@ -28,6 +31,21 @@ pub(super) struct RemoteTasks(pub(super) Arc<Wire>);
 impl RemoteTasks {
     fn stub(&self) -> Stub<Channel> {
         Stub::new(self.0.control()).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// What the shim measures of a task, undecoded.
+    async fn metrics_of(&self, id: &str) -> Result<Option<Any>> {
+        let request = self.0.request(MetricsRequest {
+            filters: vec![convert::equals("id", id)],
+        });
+        let mut stub = self.stub();
+        let step = Step("read metrics of container", id);
+        let reply = self
+            .0
+            .call(step, limits::SHIM_READ, stub.metrics(request))
+            .await?;
+        let metric = reply.metrics.into_iter().find(|metric| metric.id == id);
+        Ok(metric.and_then(|metric| metric.data))
     }
 
     async fn kill_once(&self, request: KillRequest, step: Step<'_>) -> Result<()> {
@@ -243,19 +261,15 @@ impl Tasks for RemoteTasks {
 
     fn oom_kills<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
         Box::pin(async move {
-            let request = self.0.request(MetricsRequest {
-                filters: vec![convert::equals("id", id)],
-            });
-            let mut stub = self.stub();
-            let step = Step("read metrics of container", id);
-            let reply = self
-                .0
-                .call(step, limits::SHIM_READ, stub.metrics(request))
-                .await?;
-            let metric = reply.metrics.into_iter().find(|metric| metric.id == id);
-            Ok(metric
-                .and_then(|metric| metric.data)
-                .and_then(|data| metrics::oom_kills(&data.type_url, &data.value)))
+            let data = self.metrics_of(id).await?;
+            Ok(data.and_then(|data| metrics::oom_kills(&data.type_url, &data.value)))
+        })
+    }
+
+    fn usage<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<TaskUsage>>> {
+        Box::pin(async move {
+            let data = self.metrics_of(id).await?;
+            Ok(data.and_then(|data| metrics::usage(&data.type_url, &data.value)))
         })
     }
 }

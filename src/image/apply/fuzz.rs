@@ -7,7 +7,7 @@ use super::tape::{EntryKind, Tape};
 const MOST: u64 = 1 << 20;
 
 /// An archive is read to its end or refused; a file has the bytes that its header says, and no cleaned name leads out.
-pub(in crate::image) fn layer(data: &[u8]) {
+pub(crate) fn layer(data: &[u8]) {
     let mut tape = Tape::new(data);
     while let Ok(Some(entry)) = tape.next() {
         let name = clean(&entry.name);

@@ -1,15 +1,15 @@
 //! Unpacking a layer in this process, straight into its snapshot's directory.
 //!
 //! ```text
-//! the blob in the content store -> gunzip -> (another thread) -> hash -> tar -> files -> diff id
+//! the blob in the content store -> gunzip or unzstd -> (another thread) -> hash -> tar -> files -> diff id
 //! ```
 //!
-//! containerd's diff service does the same with a slower gunzip. It stays for all that is not plain: other kinds of
-//! snapshots and compression, and archives that need what is not built here. What is unpacked here is what containerd
+//! containerd's diff service does the same with slower decoders. It stays for all that is not plain: other kinds of
+//! snapshots, windows of zstd that would take much memory, and archives that need what is not built here. What is unpacked here is what containerd
 //! would have made of it: see [`lay`] and `sys::layer_tree`, which hold that.
 
 #[cfg(any(test, fuzzing))]
-pub(super) mod fuzz;
+pub(crate) mod fuzz;
 mod lay;
 #[cfg(test)]
 mod live;
@@ -18,9 +18,10 @@ mod tape;
 mod target;
 #[cfg(test)]
 mod tests;
+mod zstd;
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +38,7 @@ use lay::{Laying, Limits};
 use source::{Ahead, Buffers, Hashed, Inline};
 use tape::Tape;
 use target::Target;
+use zstd::Unzstd;
 
 /// Layers unpacked at the same time on this node, whoever wants them.
 const AT_ONCE: usize = 4;
@@ -58,6 +60,30 @@ enum Packing {
     None,
     /// Their beginning tells.
     AsSeen,
+}
+
+/// What a layer may unpack to.
+#[derive(Clone, Debug)]
+pub(super) struct Most {
+    pub(super) bytes: u64,
+    /// What is said of a layer that is larger.
+    pub(super) why: String,
+}
+
+impl Most {
+    /// The error for a layer that is larger.
+    pub(super) fn exceeded(&self) -> Error {
+        Error::exhausted(self.why.clone())
+    }
+}
+
+/// What came of unpacking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unpacked {
+    /// The digest of the uncompressed tar.
+    pub(super) diff_id: Digest,
+    /// The size of it.
+    pub(super) bytes: u64,
 }
 
 /// A layer that this process can unpack.
@@ -100,13 +126,17 @@ impl Plan {
         })
     }
 
-    /// Unpacks the blob on threads of its own, and answers the digest of the uncompressed tar. `hold` is let go when
+    /// Unpacks the blob on threads of its own, to no more than `most`. `hold` is let go when
     /// nothing touches the snapshot any more; that may be after this future was dropped, which stops the work.
     ///
     /// # Errors
     /// `Unimplemented` where containerd had better do it: then the snapshot may be half full. `Aborted` and
     /// `InvalidArgument` for a layer that is none; `ResourceExhausted` beyond a limit; `Internal` as the kernel says.
-    pub(super) async fn run(self, hold: OwnedMutexGuard<()>) -> Result<Digest> {
+    pub(super) async fn run(
+        self,
+        hold: OwnedMutexGuard<()>,
+        most: Option<Most>,
+    ) -> Result<Unpacked> {
         const WHAT: &str = "unpack a layer";
         let seat = Arc::clone(&SEATS)
             .acquire_owned()
@@ -116,12 +146,16 @@ impl Plan {
         let _stop = StopOnDrop(Arc::clone(&stop));
         let ended = tokio::task::spawn_blocking(move || {
             let (_seat, _hold) = (seat, hold);
-            self.unpack_blocking(&|| stop.load(Ordering::Relaxed))
+            self.unpack_blocking(most, &|| stop.load(Ordering::Relaxed))
         });
         ended.await.classify(Kind::Internal, || WHAT.to_owned())?
     }
 
-    fn unpack_blocking(&self, is_cancelled: &dyn Fn() -> bool) -> Result<Digest> {
+    fn unpack_blocking(
+        &self,
+        most: Option<Most>,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Unpacked> {
         if is_in_user_namespace_blocking() {
             return Err(not_ours("devices cannot be made in a user namespace"));
         }
@@ -142,29 +176,65 @@ impl Plan {
             entries: MAX_ENTRIES,
         };
         let laying = Laying::new(tree, self.target.whiteouts, limits, is_cancelled);
-        self.unpack(BufReader::with_capacity(READ, blob), laying)
+        self.unpack(BufReader::with_capacity(READ, blob), most, laying)
     }
 
     /// Looks at the beginning to find out how the layer is packed.
-    fn unpack(&self, mut blob: BufReader<File>, laying: Laying<'_>) -> Result<Digest> {
+    fn unpack(
+        &self,
+        mut blob: BufReader<File>,
+        most: Option<Most>,
+        laying: Laying<'_>,
+    ) -> Result<Unpacked> {
         let start = blob.fill_buf().map_err(tape::broken)?;
         if self.packing == Packing::None || !is_packed(start) {
-            return lay_out(laying, Inline(blob));
+            return lay_out(laying, Inline(blob), most);
         }
-        if !start.starts_with(GZIP) {
-            return Err(Error::unimplemented("a layer packed by zstd"));
+        if start.starts_with(GZIP) {
+            return self.unpack_from(MultiGzDecoder::new(blob), most, laying);
         }
-        let plain = MultiGzDecoder::new(blob);
+        let plain = Unzstd::new(blob).map_err(tape::broken)?;
+        self.unpack_from(plain, most, laying)
+    }
+
+    /// Reads `plain` on a thread of its own where that is worth it.
+    fn unpack_from(
+        &self,
+        plain: impl Read + Send,
+        most: Option<Most>,
+        laying: Laying<'_>,
+    ) -> Result<Unpacked> {
         if self.is_small {
-            return lay_out(laying, Inline(plain));
+            return lay_out(laying, Inline(plain), most);
         }
         std::thread::scope(|scope| {
             let plain = Ahead::start(scope, plain).classify(Kind::Internal, || {
                 "start a thread to unpack a layer".to_owned()
             })?;
-            lay_out(laying, plain)
+            lay_out(laying, plain, most)
         })
     }
+}
+
+/// The directory that a new snapshot without layers below it is.
+///
+/// # Errors
+/// `Unimplemented` where the snapshot is no plain directory that containerd and we see alike.
+pub(super) fn new_directory_blocking(
+    mounts: &[RootfsMount],
+    server: Option<Pid>,
+) -> Result<PathBuf> {
+    let target = Target::of(mounts, false);
+    let (Some(target), Some(server)) = (target, server) else {
+        let why = "artifacts need a snapshotter whose snapshots are directories, such as overlayfs or native";
+        return Err(Error::unimplemented(why));
+    };
+    let root = File::open(&target.root)
+        .classify(Kind::Internal, || format!("open {}", target.root.display()))?;
+    if !means_the_same_blocking(server.0, &target.root, root.as_fd()) {
+        return Err(not_ours("containerd means another directory by its path"));
+    }
+    Ok(target.root)
 }
 
 /// Whether the bytes begin as those of a packed layer do. zstd's frames that carry no data may come first.
@@ -177,13 +247,13 @@ fn not_ours(why: &str) -> Error {
     Error::unimplemented(format!("the snapshot is containerd's to fill: {why}"))
 }
 
-fn lay_out(laying: Laying<'_>, plain: impl Buffers) -> Result<Digest> {
-    let mut hashed = Hashed::new(plain);
+fn lay_out(laying: Laying<'_>, plain: impl Buffers, most: Option<Most>) -> Result<Unpacked> {
+    let mut hashed = Hashed::new(plain, most);
     let mut tape = Tape::new(&mut hashed);
     laying.run(&mut tape)?;
     // The digest is of all of it, what follows the archive's end included.
     tape.drain()?;
-    Ok(hashed.digest())
+    Ok(hashed.end())
 }
 
 /// `None` for what this process cannot unpack.
@@ -192,14 +262,14 @@ fn packing(media_type: &str) -> Option<Packing> {
     const OCI: &str = "application/vnd.oci.image.layer.";
     if let Some(rest) = media_type.strip_prefix(DOCKER) {
         return match rest.strip_prefix("foreign.").unwrap_or(rest) {
-            "diff.tar" | "diff.tar.gzip" => Some(Packing::AsSeen),
+            "diff.tar" | "diff.tar.gzip" | "diff.tar.zstd" => Some(Packing::AsSeen),
             _ => None,
         };
     }
     let rest = media_type.strip_prefix(OCI)?;
     match rest.strip_prefix("nondistributable.").unwrap_or(rest) {
         "v1.tar" => Some(Packing::None),
-        "v1.tar+gzip" => Some(Packing::AsSeen),
+        "v1.tar+gzip" | "v1.tar+zstd" => Some(Packing::AsSeen),
         _ => None,
     }
 }

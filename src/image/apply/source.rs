@@ -6,6 +6,7 @@ use std::thread::Scope;
 
 use sha2::{Digest as _, Sha256};
 
+use super::{Most, Unpacked};
 use crate::model::Digest;
 
 /// Uncompressed bytes at a time: files are written in few large pieces.
@@ -101,25 +102,32 @@ impl<R: Read> Buffers for Inline<R> {
 pub(super) struct Hashed<B> {
     inner: B,
     hash: Sha256,
+    bytes: u64,
+    most: Option<Most>,
     buffer: Vec<u8>,
     start: usize,
     is_over: bool,
 }
 
 impl<B: Buffers> Hashed<B> {
-    pub(super) fn new(inner: B) -> Self {
+    pub(super) fn new(inner: B, most: Option<Most>) -> Self {
         Self {
             inner,
             hash: Sha256::new(),
+            bytes: 0,
+            most,
             buffer: Vec::new(),
             start: 0,
             is_over: false,
         }
     }
 
-    /// The digest of all that went by.
-    pub(super) fn digest(self) -> Digest {
-        Digest::from_sha256(&self.hash.finalize())
+    /// What all was that went by.
+    pub(super) fn end(self) -> Unpacked {
+        Unpacked {
+            diff_id: Digest::from_sha256(&self.hash.finalize()),
+            bytes: self.bytes,
+        }
     }
 }
 
@@ -137,6 +145,10 @@ impl<B: Buffers> BufRead for Hashed<B> {
             self.start = 0;
             self.inner.next(&mut self.buffer)?;
             self.is_over = self.buffer.is_empty();
+            self.bytes = self.bytes.saturating_add(self.buffer.len() as u64);
+            if let Some(most) = self.most.as_ref().filter(|most| self.bytes > most.bytes) {
+                return Err(io::Error::other(most.exceeded()));
+            }
             self.hash.update(&self.buffer);
         }
         Ok(self.buffer.get(self.start..).unwrap_or_default())

@@ -136,6 +136,15 @@ impl<'a> Meter<'a> {
         }
     }
 
+    /// Bytes that have come from the network.
+    pub(in crate::image) fn fetched(&self) -> u64 {
+        let fetched = self.rows.iter().map(|row| &row.fetched);
+        fetched
+            .map(|bytes| bytes.load(Ordering::Relaxed))
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Counts bytes that came from `host`.
     pub(in crate::image) fn received(&self, bytes: u64, host: &str) {
         for row in &self.rows {

@@ -14,7 +14,7 @@ pub use layers::{LayerReport, LayerState};
 
 use super::facts::Layer;
 use super::pull::PullKey;
-use crate::model::{Clock, Digest, Result, Timestamp};
+use crate::model::{Clock, Digest, Kind, Result, Timestamp};
 
 /// Ended pulls that are remembered.
 const REMEMBERED: usize = 32;
@@ -51,6 +51,15 @@ pub struct PullEnd {
     pub outcome: std::result::Result<Digest, String>,
 }
 
+/// What pulls came to since the start, those that are remembered no more included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PullTally {
+    /// How many ended well, or with which kind of error; a pull that nobody waited for any more was cancelled.
+    pub ended: Vec<(std::result::Result<(), Kind>, u64)>,
+    /// Bytes of layers that were fetched, by those that still run as well.
+    pub fetched: u64,
+}
+
 /// All pulls that run, and the last ones that ended. Cloning gives another handle.
 #[derive(Clone)]
 pub(super) struct PullBook(Arc<Book>);
@@ -65,6 +74,25 @@ struct State {
     next: u64,
     running: BTreeMap<u64, Arc<Progress>>,
     ended: VecDeque<PullReport>,
+    /// Of those that ended.
+    tally: PullTally,
+}
+
+impl PullReport {
+    /// Bytes that it fetched.
+    fn fetched(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.fetched).sum()
+    }
+}
+
+impl PullTally {
+    fn add(&mut self, how: std::result::Result<(), Kind>, fetched: u64) {
+        self.fetched = self.fetched.saturating_add(fetched);
+        match self.ended.iter_mut().find(|(known, _count)| *known == how) {
+            Some((_known, count)) => *count = count.saturating_add(1),
+            None => self.ended.push((how, 1)),
+        }
+    }
 }
 
 impl PullBook {
@@ -107,6 +135,16 @@ impl PullBook {
         running.chain(state.ended.iter().cloned()).collect()
     }
 
+    /// What all pulls came to.
+    pub(super) fn tally(&self) -> PullTally {
+        let state = self.lock();
+        let mut tally = state.tally.clone();
+        for progress in state.running.values() {
+            tally.fetched = tally.fetched.saturating_add(progress.report().fetched());
+        }
+        tally
+    }
+
     /// The running pull of `key`.
     pub(super) fn running(&self, key: &PullKey) -> Option<PullReport> {
         let state = self.lock();
@@ -115,13 +153,16 @@ impl PullBook {
         Some(found.report())
     }
 
-    fn end(&self, id: u64, outcome: std::result::Result<Digest, String>) {
+    fn end(&self, id: u64, outcome: std::result::Result<Digest, (Kind, String)>) {
         let at = self.0.clock.now();
         let mut state = self.lock();
         let Some(progress) = state.running.remove(&id) else {
             return;
         };
         let mut report = progress.report();
+        let how = outcome.as_ref().map(drop).map_err(|(kind, _why)| *kind);
+        state.tally.add(how, report.fetched());
+        let outcome = outcome.map_err(|(_kind, why)| why);
         report.end = Some(PullEnd { at, outcome });
         state.ended.push_front(report);
         state.ended.truncate(REMEMBERED);
@@ -143,7 +184,7 @@ impl Tracked {
     pub(super) fn end(self, outcome: &Result<Digest>) {
         let outcome = match outcome {
             Ok(id) => Ok(id.clone()),
-            Err(error) => Err(error.chain()),
+            Err(error) => Err((error.kind(), error.chain())),
         };
         self.book.end(self.progress.id, outcome);
     }
@@ -160,7 +201,8 @@ impl std::ops::Deref for Tracked {
 impl Drop for Tracked {
     fn drop(&mut self) {
         let stopped = "stopped, since nobody waited for it any more".to_owned();
-        self.book.end(self.progress.id, Err(stopped));
+        let how = (Kind::Cancelled, stopped);
+        self.book.end(self.progress.id, Err(how));
     }
 }
 

@@ -4,6 +4,7 @@ use crate::model::{Descriptor, Error};
 
 fn layer(text: &str, size: u64) -> Layer {
     Layer {
+        file: None,
         blob: Descriptor {
             media_type: String::new(),
             digest: Digest::sha256(text.as_bytes()),
@@ -93,4 +94,36 @@ fn ended_pulls_are_remembered_latest_first_and_not_without_end() {
     assert_eq!(ends[0].outcome, Ok(Digest::sha256(b"id")));
     assert_eq!(ends[1].outcome, Err("no such image".into()));
     assert!(ends[2].outcome.as_ref().unwrap_err().starts_with("stopped"));
+}
+
+#[test]
+fn the_tally_knows_every_end_and_every_byte() {
+    let (book, _clock) = book();
+    for _ in 0..REMEMBERED {
+        book.begin(key("good")).end(&Ok(Digest::sha256(b"id")));
+    }
+    drop(book.begin(key("left")));
+    for _ in 0..2 {
+        let pull = book.begin(key("bad"));
+        pull.layers(&[layer("one", 100)]);
+        let meter = pull.meter(&Digest::sha256(b"one"));
+        meter.received(10, "https://mirror");
+        pull.end(&Err(Error::unavailable("away")));
+    }
+    let running = book.begin(key("now"));
+    running.layers(&[layer("one", 100)]);
+    let meter = running.meter(&Digest::sha256(b"one"));
+    meter.received(7, "https://mirror");
+
+    let tally = book.tally();
+
+    assert_eq!(tally.fetched, 27);
+    assert_eq!(
+        tally.ended,
+        [
+            (Ok(()), 32),
+            (Err(Kind::Cancelled), 1),
+            (Err(Kind::Unavailable), 2)
+        ]
+    );
 }

@@ -182,3 +182,49 @@ fn whatever_call_breaks_a_retry_ends_as_a_clean_run_does() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_unpacks_to_more_than_is_allowed_ends_the_pull_and_leaves_nothing() {
+    // A layer that was filled takes 8192 bytes in this world.
+    for (key, most) in [
+        ("max_unpacked_layer_bytes", 5_000),
+        ("max_unpacked_image_bytes", 10_000),
+    ] {
+        let mut shelf = Shelf::default();
+        make(&mut shelf, Some("v1"), &["layer1", "layer2"]);
+        let stub = serve(shelf);
+        let config = format!("[images]\nregistry_config_path = []\n{key} = {most}\n");
+        let rig = Rig::configured(&World::new(), &config);
+        rig.images.load().await.unwrap();
+
+        let error = rig.pull(&stub, ":v1").await.unwrap_err();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+
+        assert_eq!(error.kind(), Kind::ResourceExhausted, "{error}");
+        assert!(error.chain().contains(&format!("images.{key}")), "{error}");
+        assert!(rig.left("image").is_empty());
+        let extracts = rig.left("snapshot");
+        assert!(
+            !extracts.iter().any(|line| line.contains("extract-")),
+            "{extracts:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_diff_service_is_called_off_while_it_fills_the_disk() {
+    let mut shelf = Shelf::default();
+    make(&mut shelf, Some("v1"), &["layer1"]);
+    let stub = serve(shelf);
+    let config = "[images]\nregistry_config_path = []\nmax_unpacked_layer_bytes = 4000\n";
+    let rig = Rig::configured(&World::new(), config);
+    rig.images.load().await.unwrap();
+    rig.world
+        .fail_every("diff.apply", Fault::Hangs(When::After));
+
+    let pulling = rig.pull(&stub, ":v1");
+    let ended = tokio::time::timeout(Duration::from_secs(20), pulling).await;
+
+    let error = ended.unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::ResourceExhausted, "{error}");
+}

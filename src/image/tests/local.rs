@@ -242,6 +242,7 @@ async fn the_file_system_is_told_before_and_after_measuring() {
     assert!(before[0].mountpoint.is_dir() && before[0].timestamp.0 > 0);
 
     rig.pull(&stub, ":v1").await.unwrap();
+    rig.world.clear_trace();
     rig.images.measure().await.unwrap();
     rig.images.measure().await.unwrap();
     let asked = |rig: &Rig| {

@@ -16,6 +16,7 @@ mod broken;
 mod importing;
 mod live;
 mod local;
+mod pruning;
 mod pulling;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -38,6 +38,10 @@ const HEDGES: usize = 8;
 const FRESH: Duration = Duration::from_secs(10);
 /// A trial that the background has not made for so long after its time is left to a request.
 const OVERDUE: Duration = Duration::from_secs(30);
+/// How long it is remembered that a host sends no parts of blobs.
+const NO_PARTS: Duration = Duration::from_secs(3600);
+/// Parts of blobs that one host is asked for ahead of their time, by all pulls together.
+const PARTS: usize = 12;
 
 /// A row of the table of hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,9 +83,12 @@ pub(super) struct HostHealth {
     name: String,
     ledger: Mutex<Ledger>,
     opened: Arc<Notify>,
+    parts: Arc<Semaphore>,
 }
 
 struct Ledger {
+    /// When it last answered with something else than the part that it was asked for.
+    no_parts: Option<Instant>,
     breaker: Breaker,
     /// How to try it in the background; `None` for a host that no file names.
     probe: Option<Probe>,
@@ -169,7 +176,9 @@ impl HostHealth {
         Self {
             name: name.to_owned(),
             opened,
+            parts: Arc::new(Semaphore::new(PARTS)),
             ledger: Mutex::new(Ledger {
+                no_parts: None,
                 breaker: Breaker::new(now),
                 probe,
                 wanted: now,
@@ -224,6 +233,25 @@ impl HostHealth {
         ledger.successes = ledger.successes.saturating_add(1);
         ledger.latencies.note(latency);
         self.mended(&mut ledger, Breaker::answered);
+    }
+
+    /// It was asked for a part of a blob and sent something else.
+    pub(super) fn sends_no_parts(&self) {
+        let was = lock(&self.ledger).no_parts.replace(Instant::now());
+        if was.is_none() {
+            tracing::info!(host = %self.name, "registry host sends no parts of blobs: they come in one stream");
+        }
+    }
+
+    /// Whether it is worth asking for a part of a blob.
+    pub(super) fn may_send_parts(&self) -> bool {
+        let no_parts = lock(&self.ledger).no_parts;
+        no_parts.is_none_or(|at| at.elapsed() >= NO_PARTS)
+    }
+
+    /// Leave to ask it for a part ahead of its time; `None` while it is asked for enough of them.
+    pub(super) fn part(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.parts).try_acquire_owned().ok()
     }
 
     /// `bytes` of a body came from it.

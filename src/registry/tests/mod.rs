@@ -14,6 +14,7 @@ mod auth;
 mod fetching;
 mod mirrors;
 mod over_tls;
+mod ranges;
 mod resolving;
 
 fn settings() -> Settings {

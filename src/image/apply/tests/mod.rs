@@ -2,6 +2,7 @@
 
 mod bounds;
 mod files;
+mod packed;
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -122,10 +123,8 @@ impl Bench {
     fn apply_with(&self, layer: &[u8], whiteouts: Whiteouts, entries: u64) -> Result<Digest> {
         let tree = LayerTree::open_blocking(&self.root(), &[self.below()]).unwrap();
         let limits = Limits { entries };
-        lay_out(
-            Laying::new(tree, whiteouts, limits, &|| false),
-            Inline(layer),
-        )
+        let laying = Laying::new(tree, whiteouts, limits, &|| false);
+        lay_out(laying, Inline(layer), None).map(|unpacked| unpacked.diff_id)
     }
 
     fn apply(&self, layer: Layer) -> Result<Digest> {
