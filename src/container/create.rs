@@ -98,13 +98,15 @@ impl Containers {
     ) -> Result<ContainerId> {
         let id = ContainerId::generate()?;
         let sandbox_id = key.sandbox.clone();
-        let operation = self.deps.live.begin(
+        let operation = self.deps.live.begin_for(
+            sandbox_id.as_str(),
             "CreateContainer",
             format!("{} {}", key.identity.name, id.short()),
         );
         let missing = || Error::not_found(format!("sandbox {}: not found", sandbox_id.short()));
         let site = self.sandboxes.site(&sandbox_id).ok_or_else(missing)?;
-        let _pod_stays = site.lock.read().await;
+        let lock = site.lock.read();
+        let _pod_stays = operation.waiting("the pod's lock", lock).await;
         if site.stopping.is_cancelled() {
             return Err(Error::precondition(format!(
                 "sandbox {} was stopped and takes no more containers",
@@ -208,6 +210,11 @@ impl Making<'_> {
         let image = self.home.images.find(asked)?.ok_or_else(|| {
             Error::not_found(format!("image {asked:?}: not on this node; pull it first"))
         })?;
+        if image.is_artifact {
+            return Err(Error::invalid(format!(
+                "image {asked:?}: it is an OCI artifact, which has files and nothing to run; it can be mounted as an image volume"
+            )));
+        }
         let volume_images = self.home.volume_images(&self.request.config)?;
         self.record_begin(&handler).await?;
         let mut rootfs = self
@@ -328,6 +335,7 @@ impl Making<'_> {
         };
         match snapshots.prepare(&request).await {
             Err(error) if error.is_not_found() => {
+                let _unpack = self.operation.within("unpack");
                 self.operation
                     .waits_on(Some(format!("unpacking of image {}", image.id)));
                 self.home
@@ -436,7 +444,10 @@ impl Making<'_> {
 
     async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.home.begin(self.id, step).await?;
-        self.operation.step(step.name());
+        let _within = self.operation.within(step.name());
+        if step == Step::Record {
+            self.operation.waits_on(Some("containerd".to_owned()));
+        }
         gate("create_container", step.name(), Edge::Before).await;
         let done = work
             .await

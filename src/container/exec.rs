@@ -1,14 +1,14 @@
-//! ExecSync: exec, start, wait and output, delete. The process is killed with its caller; the delete happens after the
-//! reply, since a shim waits in it for whoever still holds the pipes.
+//! A process executed in a running container, as ExecSync and streams both want it: counted in, built, its FIFOs made
+//! before its start, and freed with whoever holds it. The delete happens in the background, since a shim waits in it for
+//! whoever still holds the pipes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::containerd::{ExecRequest, Payload};
+use crate::containerd::{ExecRequest, Payload, Stdio};
 use crate::index::ContainerView;
-use crate::logs::{Capture, CaptureLimits};
 use crate::model::{ContainerId, Context, Error, ExecId, Result, Signal};
 use crate::sandbox::steps::tolerate_missing;
 use crate::spec;
@@ -18,48 +18,79 @@ use super::{Containers, Site, io};
 /// How long a killed exec may take to be reaped before it is left to the cleanup.
 const KILLED_LIMIT: Duration = Duration::from_secs(5);
 
-/// An ExecSync request.
+/// A command to be executed in a container.
 #[derive(Clone, Debug)]
-pub struct ExecSyncRequest {
+pub struct ExecOrder {
     /// Command and arguments.
     pub command: Vec<String>,
-    /// Seconds that the process may take; no limit unless positive.
-    pub timeout_s: i64,
+    /// A terminal.
+    pub tty: bool,
+    /// Its columns and rows from the start, where they are known.
+    pub size: Option<(u16, u16)>,
+    /// An input.
+    pub stdin: bool,
 }
 
-/// What the command did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExecAnswer {
-    /// First bytes of its output.
-    pub stdout: Vec<u8>,
-    /// First bytes of its errors.
-    pub stderr: Vec<u8>,
-    /// Exit code; 128 + n after signal n.
-    pub exit_code: i32,
+/// A process about to run or running. Dropping it kills the process where it may still run.
+pub(super) struct Exec {
+    pub(super) home: Containers,
+    pub(super) request: ExecRequest,
+    cleanup: Cleanup,
+    _seat: Seat,
 }
 
 impl Containers {
-    /// Runs a command in a running container and answers its output. Dropping the future kills the process.
+    /// A container that runs.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` unless the container runs; `InvalidArgument` without a command;
-    /// `DeadlineExceeded` where the time was up, the process being dead then; `ResourceExhausted` beyond the limits on
-    /// execs. A command that cannot be started is an error, one that fails is not.
-    pub async fn exec_sync(&self, text: &str, request: ExecSyncRequest) -> Result<ExecAnswer> {
+    /// `NotFound`; `FailedPrecondition` unless it runs.
+    pub(super) fn running(&self, text: &str) -> Result<(Arc<ContainerView>, Arc<Site>)> {
         let (view, site) = self.expect(text)?;
-        if !view.is_running() {
-            return Err(Error::precondition(format!(
+        match view.is_running() {
+            true => Ok((view, site)),
+            false => Err(Error::precondition(format!(
                 "container {}: not running",
                 view.id.short()
-            )));
+            ))),
         }
-        let operation = self.deps.live.begin("ExecSync", view.id.short());
-        let _seat = self.seat(&site)?;
-        let exec = self.prepare(&view, &request.command).await?;
-        operation.step("start");
-        exec.start().await?;
-        operation.step("wait");
-        exec.finish(&request).await
+    }
+
+    /// Builds the process that `order` wants in a running container and makes its FIFOs; nothing runs yet.
+    ///
+    /// # Errors
+    /// `InvalidArgument` without a command; `ResourceExhausted` beyond the limits on execs; `Internal` as the kernel says.
+    pub(super) async fn exec(
+        &self,
+        view: &ContainerView,
+        site: &Arc<Site>,
+        order: &ExecOrder,
+    ) -> Result<Exec> {
+        let seat = self.seat(site)?;
+        let spec = spec::decode_spec(&view.spec)?;
+        let mut process = spec::exec(&spec, &order.command, order.tty)?;
+        if let Some((width, height)) = order.size.filter(|_| order.tty) {
+            spec::set_console_size(&mut process, width, height)?;
+        }
+        let process = spec::encode_process(&process)?;
+        let exec = ExecId::generate()?;
+        let cleanup = Cleanup::of(self, &view.id, &exec);
+        let streams = io::Streams {
+            stdin: order.stdin,
+            tty: order.tty,
+        };
+        let stdio = io::stdio(&cleanup.dir, streams);
+        let stdio = io::make(cleanup.dir.clone(), stdio).await?;
+        Ok(Exec {
+            home: self.clone(),
+            request: ExecRequest {
+                id: view.id.to_string(),
+                exec,
+                stdio,
+                process: Payload::new(Payload::PROCESS, process),
+            },
+            cleanup,
+            _seat: seat,
+        })
     }
 
     /// Counts an exec in, on the node and in its container.
@@ -75,121 +106,58 @@ impl Containers {
             _own: own,
         })
     }
-
-    /// Makes the FIFOs, attaches their readers and builds the process.
-    async fn prepare(&self, view: &ContainerView, command: &[String]) -> Result<Exec> {
-        let spec = spec::decode_spec(&view.spec)?;
-        let process = spec::exec(&spec, command, false)?;
-        let process = spec::encode_process(&process)?;
-        let id = ExecId::generate()?;
-        let dir = io::exec_dir(&self.deps, &view.id, &id);
-        let cleanup = Cleanup {
-            home: self.clone(),
-            container: view.id.clone(),
-            exec: id.clone(),
-            dir: dir.clone(),
-            kill: true,
-        };
-        let streams = io::Streams {
-            stdin: false,
-            tty: false,
-        };
-        let stdio = io::make(dir.clone(), io::stdio(&dir, streams)).await?;
-        let fifos = io::outputs(&stdio).ok_or_else(|| Error::internal("an exec without output"))?;
-        let settings = self.deps.settings();
-        let limits = CaptureLimits {
-            bytes: settings.containers.exec_sync_output_bytes.get(),
-            drain: settings.containers.exec_sync_drain,
-            ..CaptureLimits::default()
-        };
-        let capture = Capture::open(&fifos, limits, &self.output_budget)?;
-        let request = ExecRequest {
-            id: view.id.to_string(),
-            exec: id,
-            stdio,
-            process: Payload::new(Payload::PROCESS, process),
-        };
-        Ok(Exec {
-            home: self.clone(),
-            request,
-            capture,
-            cleanup,
-        })
-    }
-}
-
-/// An exec about to run.
-struct Exec {
-    home: Containers,
-    request: ExecRequest,
-    capture: Capture,
-    cleanup: Cleanup,
 }
 
 impl Exec {
-    async fn start(&self) -> Result<()> {
+    /// The FIFOs; readers belong to them before the start.
+    pub(super) fn stdio(&self) -> &Stdio {
+        &self.request.stdio
+    }
+
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// What containerd says.
+    pub(super) async fn start(&self) -> Result<()> {
         let tasks = &self.home.deps.containerd.tasks;
         let what = || format!("container {}: exec", self.cleanup.container.short());
         tasks.exec(&self.request).await.context(what)?;
-        tasks
-            .start(&self.request.id, Some(&self.request.exec))
+        let started = tasks.start(&self.request.id, Some(&self.request.exec));
+        started.await.context(what).map(drop)
+    }
+
+    /// Waits for its end; its exit code, 128 + n after signal n.
+    ///
+    /// # Errors
+    /// What containerd says.
+    pub(super) async fn wait(&mut self) -> Result<i32> {
+        let tasks = &self.home.deps.containerd.tasks;
+        let exit = tasks
+            .wait(&self.request.id, Some(&self.request.exec))
+            .await?;
+        self.cleanup.kill = false;
+        Ok(i32::try_from(exit.code).unwrap_or(255))
+    }
+
+    /// Kills it and waits until it is reaped, for a while.
+    ///
+    /// # Errors
+    /// What containerd says; an ended process is fine.
+    pub(super) async fn kill(&self) -> Result<()> {
+        let tasks = &self.home.deps.containerd.tasks;
+        let (id, exec) = (self.request.id.as_str(), Some(&self.request.exec));
+        tolerate_missing(tasks.kill(id, exec, Signal::KILL, false).await)?;
+        if tokio::time::timeout(KILLED_LIMIT, tasks.wait(id, exec))
             .await
-            .context(what)?;
+            .is_err()
+        {
+            tracing::warn!(
+                container.id = id,
+                "an exec outlived SIGKILL; it is left to the cleanup"
+            );
+        }
         Ok(())
     }
-
-    /// Waits for the end and the output. The timeout covers the process, not the drain of its output.
-    async fn finish(self, request: &ExecSyncRequest) -> Result<ExecAnswer> {
-        let Self {
-            home,
-            request: exec,
-            capture,
-            mut cleanup,
-        } = self;
-        let tasks = Arc::clone(&home.deps.containerd.tasks);
-        let (id, name) = (exec.id.clone(), exec.exec.clone());
-        let (exit, output) = capture
-            .until(wait_within(&*tasks, &id, &name, request.timeout_s))
-            .await;
-        cleanup.kill = exit.is_err();
-        Ok(ExecAnswer {
-            stdout: output.stdout,
-            stderr: output.stderr,
-            exit_code: exit?,
-        })
-    }
-}
-
-async fn wait_within(
-    tasks: &dyn crate::containerd::Tasks,
-    id: &str,
-    exec: &ExecId,
-    timeout_s: i64,
-) -> Result<i32> {
-    let code = |exit: crate::containerd::Exit| i32::try_from(exit.code).unwrap_or(255);
-    let Some(limit) = u64::try_from(timeout_s)
-        .ok()
-        .filter(|limit| *limit > 0)
-        .map(Duration::from_secs)
-    else {
-        return tasks.wait(id, Some(exec)).await.map(code);
-    };
-    if let Ok(exit) = tokio::time::timeout(limit, tasks.wait(id, Some(exec))).await {
-        return exit.map(code);
-    }
-    tolerate_missing(tasks.kill(id, Some(exec), Signal::KILL, false).await)?;
-    if tokio::time::timeout(KILLED_LIMIT, tasks.wait(id, Some(exec)))
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            container.id = id,
-            "an exec outlived SIGKILL; it is left to the cleanup"
-        );
-    }
-    Err(Error::deadline(format!(
-        "command timed out: it ran longer than {limit:?} and was killed"
-    )))
 }
 
 /// Frees an exec when it is dropped: kills it where it may still run, deletes it, removes its FIFOs.
@@ -199,6 +167,19 @@ struct Cleanup {
     exec: ExecId,
     dir: PathBuf,
     kill: bool,
+}
+
+impl Cleanup {
+    /// For an exec that is about to be made.
+    fn of(home: &Containers, container: &ContainerId, exec: &ExecId) -> Self {
+        Self {
+            home: home.clone(),
+            container: container.clone(),
+            exec: exec.clone(),
+            dir: io::exec_dir(&home.deps, container, exec),
+            kill: true,
+        }
+    }
 }
 
 impl Drop for Cleanup {

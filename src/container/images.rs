@@ -18,6 +18,8 @@ pub struct LocalImage {
     pub record: String,
     /// Chain ID of its top layer; empty for an image without layers.
     pub chain_id: String,
+    /// It is an artifact: files for a volume, nothing that runs.
+    pub is_artifact: bool,
     /// What its configuration says of processes.
     pub defaults: ImageDefaults,
 }

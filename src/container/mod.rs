@@ -5,10 +5,12 @@
 //! `remove` frees everything. What is shown of a container stands in `index`.
 
 mod adopt;
+mod attach;
 mod confine;
 mod create;
 mod diagnosis;
 mod exec;
+mod exec_sync;
 mod exit;
 mod image_volumes;
 mod images;
@@ -32,8 +34,10 @@ mod userns;
 mod volumes;
 
 pub use adopt::AdoptedContainer;
+pub use attach::{Attachment, ExecProcess, Input, Process};
 pub use create::CreateRequest;
-pub use exec::{ExecAnswer, ExecSyncRequest};
+pub use exec::ExecOrder;
+pub use exec_sync::{ExecAnswer, ExecSyncRequest};
 pub use images::{LocalImage, LocalImages};
 
 use std::collections::{BTreeSet, HashMap};

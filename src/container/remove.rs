@@ -46,7 +46,8 @@ impl Containers {
         operation.step("stop");
         self.stop_by(Arc::clone(&view), Arc::clone(&site), Duration::ZERO)
             .await?;
-        let _transition = site.lock.lock().await;
+        let lock = site.lock.lock();
+        let _transition = operation.waiting("the container's lock", lock).await;
         let before = match self.deps.index.snapshot().container(id) {
             None => return Ok(()),
             Some(now) => now.state,

@@ -22,6 +22,9 @@ use super::{Containers, Site, io, labels};
 /// A start older than this was answered, or its caller has given up: kubelet's deadline is two minutes.
 const RETRY_WINDOW: Duration = Duration::from_secs(240);
 
+/// What a task's calls wait on.
+const SHIM: &str = "containerd and the shim";
+
 /// Under which starts of one container join. A container starts once, so its id says all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct StartKey(pub(super) ContainerId);
@@ -95,16 +98,21 @@ impl Containers {
 
     async fn start_whole(&self, view: Arc<ContainerView>, site: Arc<Site>) -> Result<()> {
         let id = &view.id;
-        let operation = self.deps.live.begin(
+        let operation = self.deps.live.begin_for(
+            view.sandbox.as_str(),
             "StartContainer",
             format!("{} {}", view.config.identity.name, id.short()),
         );
         let pod = self.sandboxes.site(&view.sandbox);
         let _pod_stays = match &pod {
-            Some(pod) => Some(pod.lock.read().await),
+            Some(pod) => {
+                let lock = pod.lock.read();
+                Some(operation.waiting("the pod's lock", lock).await)
+            }
             None => None,
         };
-        let _transition = site.lock.lock().await;
+        let lock = site.lock.lock();
+        let _transition = operation.waiting("the container's lock", lock).await;
         self.deps
             .index
             .container_event(id, ContainerEvent::StartAsked, |_| ())?;
@@ -178,7 +186,7 @@ impl Containers {
             view,
             Step::Task,
             operation,
-            self.create_and_start(view, stdio, present),
+            self.create_and_start(view, stdio, operation, present),
         )
         .await
     }
@@ -200,14 +208,14 @@ impl Containers {
         &self,
         view: &ContainerView,
         stdio: Stdio,
+        operation: &Operation,
         present: &Present,
     ) -> Result<(Pid, Option<PidFd>)> {
         let containerd = &self.deps.containerd;
         let id = view.id.as_str();
-        let mut rootfs = containerd
-            .snapshots
-            .mounts(&view.snapshotter, view.snapshot_key())
-            .await?;
+        let snapshots = &containerd.snapshots;
+        let mounts = snapshots.mounts(&view.snapshotter, view.snapshot_key());
+        let mut rootfs = mounts.await?;
         labels::of_rootfs(&mut rootfs, &view.spec);
         let request = TaskRequest {
             id: id.to_owned(),
@@ -215,20 +223,19 @@ impl Containers {
             stdio,
             options: None,
         };
-        let pid = containerd
-            .tasks
-            .create(&request)
-            .await
-            .context(|| "create task".to_owned())?;
+        let shim = operation.within("shim and create");
+        let create = containerd.tasks.create(&request);
+        let pid = operation.waiting(SHIM, create).await;
+        let pid = pid.context(|| "create task".to_owned())?;
+        drop(shim);
         gate("start_container", "task created", Edge::After).await;
         // Opened between create and start, so that even the shortest life is seen to its end.
         let pidfd = PidFd::open(pid).ok();
         self.tell_starting(view, pid, present).await?;
-        containerd
-            .tasks
-            .start(id, None)
-            .await
-            .context(|| "start task".to_owned())?;
+        let _runtime = operation.within("runtime start");
+        let start = containerd.tasks.start(id, None);
+        let started = operation.waiting(SHIM, start).await;
+        started.context(|| "start task".to_owned())?;
         Ok((pid, pidfd))
     }
 
@@ -256,7 +263,7 @@ impl Containers {
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         self.begin(&view.id, step).await?;
-        operation.step(step.name());
+        let _within = operation.within(step.name());
         gate("start_container", step.name(), Edge::Before).await;
         let done = work
             .await

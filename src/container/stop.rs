@@ -158,6 +158,8 @@ impl Containers {
                 return self.lead(&view, site, grace, &operation).await;
             }
             operation.step("wait for the stop in progress");
+            operation.patiently();
+            operation.waits_on_process(view.pid);
             tokio::select! {
                 () = self.ended(id) => return Ok(()),
                 () = tokio::time::sleep_until(limit) => return Err(self.still_alive(&view).await),
@@ -182,12 +184,15 @@ impl Containers {
             self.signal(id, site, view.stop_signal, false).await?;
             gate("stop_container", "signal", Edge::After).await;
             operation.step("grace");
+            operation.patiently();
+            operation.waits_on_process(view.pid);
             tokio::select! {
                 () = self.ended(id) => return Ok(()),
                 () = site.stop.deadline() => {}
             }
         }
         operation.step("kill");
+        operation.waits_on_process(view.pid);
         gate("stop_container", "kill", Edge::Before).await;
         let until = Instant::now() + KILL_LIMIT;
         let mut pause = KILL_AGAIN;

@@ -1,18 +1,15 @@
 //! The output of a short-lived process (CRI: ExecSync): read to the end, kept up to a limit.
 
 use std::future::Future;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::unix::pipe::Receiver;
 use tokio::time::Instant;
 
+use super::outflow::{Outflow, When};
 use super::pump::Fifos;
-use crate::model::{Classify, Kind, Result};
-use crate::sys::fifo::ReadEnd;
+use crate::model::Result;
 
 const CHUNK: usize = 16 * 1024;
 /// Reads of one stream before the other, and the exit, are looked at again.
@@ -92,70 +89,10 @@ pub struct Captured {
 /// A process's output FIFOs, open for reading. Dropping it closes them.
 #[derive(Debug)]
 pub struct Capture {
-    stdout: Half,
-    stderr: Half,
+    stdout: Outflow,
+    stderr: Outflow,
     limits: CaptureLimits,
     kept: Captured,
-}
-
-#[derive(Debug)]
-struct Half(Option<Receiver>);
-
-impl Half {
-    fn open(path: &Path) -> Result<Self> {
-        Receiver::from_owned_fd(ReadEnd::open(path)?.into())
-            .classify(Kind::Internal, || format!("watch the fifo {path:?}"))
-            .map(|receiver| Self(Some(receiver)))
-    }
-
-    fn is_open(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// Waits until there is something to read, or the writers have left. To be asked only while open.
-    async fn readable(&self) {
-        if let Some(receiver) = &self.0 {
-            // An error shows itself again when it is read.
-            drop(receiver.readable().await);
-        }
-        tokio::task::coop::consume_budget().await;
-    }
-
-    /// Reads what is there, a bounded number of times; whether there was anything.
-    fn read(&mut self, when: When, mut keep: impl FnMut(&[u8])) -> bool {
-        let mut chunk = [0; CHUNK];
-        let mut has_news = false;
-        for _ in 0..READS {
-            let Some(receiver) = &self.0 else { break };
-            let count = match when {
-                When::Announced => receiver.try_read(&mut chunk),
-                When::Exited => nix::unistd::read(receiver, &mut chunk).map_err(io::Error::from),
-            };
-            match count {
-                Ok(0) => self.0 = None,
-                Ok(count) => {
-                    has_news = true;
-                    keep(chunk.get(..count).unwrap_or_default());
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    tracing::debug!(%error, "output of an exec cannot be read on");
-                    self.0 = None;
-                }
-            }
-        }
-        has_news
-    }
-}
-
-/// What a read goes by.
-#[derive(Clone, Copy, Debug)]
-enum When {
-    /// The kernel's word that there is something. Before that, a FIFO without writers only waits for its first.
-    Announced,
-    /// Nothing: the process has exited, so a FIFO without writers has ended.
-    Exited,
 }
 
 impl Captured {
@@ -183,11 +120,11 @@ impl Capture {
     /// `NotFound` without the FIFOs, otherwise `Internal`.
     pub fn open(fifos: &Fifos, limits: CaptureLimits, budget: &Arc<CaptureBudget>) -> Result<Self> {
         let stderr = match &fifos.stderr {
-            Some(path) => Half::open(path)?,
-            None => Half(None),
+            Some(path) => Outflow::open(path)?,
+            None => Outflow::none(),
         };
         Ok(Self {
-            stdout: Half::open(&fifos.stdout)?,
+            stdout: Outflow::open(&fifos.stdout)?,
             stderr,
             limits,
             kept: Captured {
@@ -236,7 +173,16 @@ impl Capture {
         } else {
             &mut self.stderr
         };
-        half.read(when, |bytes| self.kept.keep(limit, is_stdout, bytes))
+        let mut chunk = [0; CHUNK];
+        let mut has_news = false;
+        for _ in 0..READS {
+            let Some(bytes) = half.read(when, &mut chunk) else {
+                break;
+            };
+            has_news = true;
+            self.kept.keep(limit, is_stdout, bytes);
+        }
+        has_news
     }
 
     /// Reads on after the exit: its last words may be on their way through the shim.

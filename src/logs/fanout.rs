@@ -9,8 +9,15 @@ use tokio::sync::Notify;
 
 use super::line::Stream;
 
-/// What a subscriber may lag behind before it is let go.
-const LAG_LIMIT: usize = 1024 * 1024;
+/// What a subscriber may lag behind before it is let go: a burst that is read steadily costs nobody the connection.
+const LAG_LIMIT: usize = 8 * 1024 * 1024;
+/// What each may lag behind whatever the others do; more is taken from what all of the node share.
+const LAG_OWN: usize = 1024 * 1024;
+/// What all subscribers of the node may lag behind together beyond their own.
+const LAG_SHARED: usize = 32 * 1024 * 1024;
+
+/// What is taken of [`LAG_SHARED`].
+static SHARED: AtomicUsize = AtomicUsize::new(0);
 /// Neighbouring pieces of one stream are joined up to this size.
 const PIECE: usize = 64 * 1024;
 
@@ -19,7 +26,7 @@ const PIECE: usize = 64 * 1024;
 pub enum End {
     /// The container's output has ended.
     Finished,
-    /// The subscriber was more than 1 MiB behind.
+    /// The subscriber was too far behind.
     TooSlow,
 }
 
@@ -54,6 +61,7 @@ impl Drop for Subscription {
         let mut state = self.0.lock();
         state.end.get_or_insert(End::Finished);
         state.waiting.clear();
+        state.lag(0);
     }
 }
 
@@ -92,11 +100,31 @@ impl State {
     fn take(&mut self) -> Option<News> {
         match self.waiting.pop_front() {
             Some((stream, output)) => {
-                self.bytes = self.bytes.saturating_sub(output.len());
+                self.lag(self.bytes.saturating_sub(output.len()));
                 Some(News::Output(stream, output.freeze()))
             }
             None => self.end.map(News::End),
         }
+    }
+
+    /// Notes how far behind the subscriber is from now on; `false` where the node has nothing left for it.
+    fn lag(&mut self, bytes: usize) -> bool {
+        let shared = |bytes: usize| bytes.saturating_sub(LAG_OWN);
+        let (before, after) = (shared(self.bytes), shared(bytes));
+        if after > before {
+            let (set, fetch) = (Ordering::AcqRel, Ordering::Acquire);
+            let more = |used: usize| {
+                let used = used.saturating_add(after - before);
+                (used <= LAG_SHARED).then_some(used)
+            };
+            if SHARED.fetch_update(set, fetch, more).is_err() {
+                return false;
+            }
+        } else {
+            SHARED.fetch_sub(before - after, Ordering::AcqRel);
+        }
+        self.bytes = bytes;
+        true
     }
 
     fn push(&mut self, stream: Stream, output: &[u8]) -> bool {
@@ -104,11 +132,10 @@ impl State {
             return false;
         }
         let bytes = self.bytes.saturating_add(output.len());
-        if bytes > LAG_LIMIT {
+        if bytes > LAG_LIMIT || !self.lag(bytes) {
             self.end = Some(End::TooSlow);
             return false;
         }
-        self.bytes = bytes;
         match self.waiting.back_mut() {
             Some((same, piece)) if *same == stream && piece.len() < PIECE => {
                 piece.extend_from_slice(output);
@@ -219,6 +246,22 @@ mod tests {
             }
         };
         assert_eq!((heard, end), (LAG_LIMIT, End::TooSlow));
+    }
+
+    #[tokio::test]
+    async fn all_who_lag_share_what_goes_beyond_their_own() {
+        let fanout = Fanout::default();
+        let lagging: Vec<_> = (0..6).map(|_| fanout.subscribe()).collect();
+        for _ in 0..LAG_LIMIT / PIECE {
+            fanout.send(Stream::Stdout, &[b'x'; PIECE]);
+        }
+        let slow = |subscription: &&Subscription| subscription.0.lock().end.is_some();
+        let let_go = lagging.iter().filter(slow).count();
+        assert!(let_go > 0);
+        assert!(SHARED.load(Ordering::Acquire) <= LAG_SHARED);
+        drop(lagging);
+        fanout.send(Stream::Stdout, b"x");
+        assert_eq!(fanout.lock().queues.len(), 0);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 
 mod adopt;
 pub mod deps;
+mod dial;
 mod files;
 pub(crate) mod group;
 mod handover;

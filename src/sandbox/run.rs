@@ -23,6 +23,9 @@ use super::record::{self, SandboxMark};
 use super::steps::{AttachmentRecord, Step, StepRecord};
 use super::{LocalPauseImage, PodKey, Sandboxes, files, userns};
 
+/// What a task's calls wait on.
+const SHIM: &str = "containerd and the shim";
+
 /// A RunPodSandbox request.
 #[derive(Clone, Debug)]
 pub struct RunRequest {
@@ -85,10 +88,9 @@ impl Sandboxes {
     ) -> Result<SandboxId> {
         let id = SandboxId::generate()?;
         let name = request.config.identity.reserved_name();
-        let operation = self
-            .deps
-            .live
-            .begin("RunPodSandbox", format!("{name} {}", id.short()));
+        let object = format!("{name} {}", id.short());
+        let live = &self.deps.live;
+        let operation = live.begin_for(id.as_str(), "RunPodSandbox", object);
         let created_at = self.deps.stamps.next(&*self.deps.clock);
         let steps = StepRecord {
             name,
@@ -315,18 +317,17 @@ impl Making<'_> {
                     stdio: Stdio::default(),
                     options: None,
                 };
-                let pid = deps
-                    .containerd
-                    .tasks
-                    .create(&request)
-                    .await
-                    .context(|| "create task".to_owned())?;
+                let tasks = &deps.containerd.tasks;
+                let shim = self.operation.within("shim and create");
+                let create = tasks.create(&request);
+                let pid = self.operation.waiting(SHIM, create).await;
+                let pid = pid.context(|| "create task".to_owned())?;
+                drop(shim);
                 let pidfd = PidFd::open(pid).ok();
-                deps.containerd
-                    .tasks
-                    .start(self.id.as_str(), None)
-                    .await
-                    .context(|| "start task".to_owned())?;
+                let _runtime = self.operation.within("runtime start");
+                let start = tasks.start(self.id.as_str(), None);
+                let started = self.operation.waiting(SHIM, start).await;
+                started.context(|| "start task".to_owned())?;
                 Ok((pid, pidfd))
             })
             .await?;
@@ -437,7 +438,10 @@ impl Making<'_> {
             steps.steps.push(step);
             self.home.records.put(self.id.as_str(), &steps).await?;
         }
-        self.operation.step(step.name());
+        let _within = self.operation.within(step.name());
+        if step == Step::Record {
+            self.operation.waits_on(Some("containerd".to_owned()));
+        }
         gate("run_pod_sandbox", step.name(), Edge::Before).await;
         let done = work.await.context(|| {
             format!(

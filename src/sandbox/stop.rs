@@ -61,6 +61,7 @@ impl Sandboxes {
         }
         site.stopping.cancel();
         operation.step("containers");
+        operation.patiently();
         gate("stop_pod_sandbox", "containers", Edge::Before).await;
         if let Some(residents) = self.residents.get() {
             residents.stop_all(id).await?;

@@ -69,6 +69,19 @@ pub fn is_partition_blocking(major: u32, minor: u32) -> bool {
     Path::new(&format!("/sys/dev/block/{major}:{minor}/partition")).exists()
 }
 
+/// What a block device is called, as `/dev/sda1`; its numbers where the kernel has no name for it.
+pub fn block_name_blocking(major: u32, minor: u32) -> String {
+    let numbers = format!("{major}:{minor}");
+    let named = std::fs::read_to_string(format!("/sys/dev/block/{numbers}/uevent")).ok();
+    let name = named.and_then(|text| {
+        let name = text
+            .lines()
+            .find_map(|line| line.strip_prefix("DEVNAME="))?;
+        Some(format!("/dev/{name}"))
+    });
+    name.unwrap_or(numbers)
+}
+
 /// Whether a named pipe is a device: only where one is asked for by its own path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fifos {
@@ -166,6 +179,21 @@ mod tests {
         );
         for absent in ["/dev/console", "/dev/stdin", "/dev/pts/ptmx"] {
             assert!(all.iter().all(|node| node.path != Path::new(absent)));
+        }
+    }
+
+    #[test]
+    fn a_block_device_has_a_name_or_at_least_numbers() {
+        assert_eq!(block_name_blocking(0, 4_000_000), "0:4000000");
+        for entry in std::fs::read_dir("/sys/dev/block")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let numbers = entry.file_name().into_string().unwrap();
+            let (major, minor) = numbers.split_once(':').unwrap();
+            let name = block_name_blocking(major.parse().unwrap(), minor.parse().unwrap());
+            assert!(name.starts_with("/dev/"), "{name}");
         }
     }
 

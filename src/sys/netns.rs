@@ -144,6 +144,27 @@ pub fn enter_blocking<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + S
     })
 }
 
+/// A TCP socket, not connected and not blocking, that belongs to the namespace pinned at `path`, or to the host's where
+/// that is `None`. It stays there: it may be connected from anywhere.
+///
+/// # Errors
+/// `FailedPrecondition` where no namespace is pinned at `path`; `Internal` where the kernel gives no socket.
+pub fn tcp_socket_blocking(path: Option<&Path>, is_v6: bool) -> Result<OwnedFd> {
+    let family = match is_v6 {
+        true => AddressFamily::Inet6,
+        false => AddressFamily::Inet,
+    };
+    let make = || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        nix::sys::socket::socket(family, SockType::Stream, flags, None)
+            .sys(|| "make a TCP socket".to_owned())
+    };
+    match path {
+        Some(path) => enter_blocking(path, make),
+        None => make(),
+    }
+}
+
 fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         std::thread::Builder::new()

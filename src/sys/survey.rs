@@ -43,6 +43,8 @@ pub struct Space {
     pub free_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
+    /// Inodes in all; `None` where the file system does not count them.
+    pub total_inodes: Option<u64>,
     /// Inodes left; `None` where the file system does not count them.
     pub free_inodes: Option<u64>,
 }
@@ -57,6 +59,7 @@ pub fn space_blocking(path: &Path) -> Result<Space> {
     Ok(Space {
         free_bytes: stat.blocks_available().saturating_mul(unit),
         total_bytes: stat.blocks().saturating_mul(unit),
+        total_inodes: (stat.files() > 0).then(|| stat.files()),
         free_inodes: (stat.files() > 0).then(|| stat.files_available()),
     })
 }

@@ -4,11 +4,13 @@
 //! A container's group is found in every hierarchy that knows its path, but one where the path is the hierarchy's root
 //! is never touched: a process that a runtime did not move there shares it with the whole host.
 
+mod files;
 mod members;
 mod memory;
 
 use std::path::{Component, Path, PathBuf};
 
+pub use files::GroupFiles;
 pub use members::Cgroup;
 
 use super::errno::SysContext;
@@ -111,6 +113,14 @@ impl Cgroups {
     #[cfg(test)]
     pub(crate) fn played(dir: &Path) -> Self {
         Self::of_table(&[tests::mount("cgroup2", &dir.to_string_lossy(), "/", "rw")]).unwrap()
+    }
+
+    /// Hierarchies of v1 below `dir`, one for each of `controllers`, which the test plays.
+    #[cfg(test)]
+    pub(crate) fn played_v1(dir: &Path, controllers: &[&str]) -> Self {
+        let mount =
+            |name: &&str| tests::mount("cgroup", &dir.join(name).to_string_lossy(), "/", name);
+        Self::of_table(&controllers.iter().map(mount).collect::<Vec<_>>()).unwrap()
     }
 
     fn of_table(table: &[MountInfo]) -> Result<Self> {
@@ -241,6 +251,17 @@ pub fn path_of(cgroups_path: &str) -> String {
     format!("{}/{scope}", expand_slice(slice))
 }
 
+/// The path of the group that a pod's `cgroup_parent` names, which systemd spells by the last slice alone; `None` where
+/// it names none.
+pub fn path_of_parent(parent: &str) -> Option<String> {
+    let path = parent.trim_end_matches('/');
+    match path.rsplit('/').next()? {
+        "" => None,
+        slice if slice.ends_with(".slice") => Some(expand_slice(slice)),
+        _ => Some(path.to_owned()),
+    }
+}
+
 /// `a-b.slice` lies in `a.slice`: `/a.slice/a-b.slice`.
 fn expand_slice(slice: &str) -> String {
     let stem = slice.strip_suffix(".slice").unwrap_or(slice);
@@ -362,6 +383,21 @@ mod tests {
             ("a.slice:cri:a-b.slice", "/a.slice/a-b.slice"),
         ] {
             assert_eq!(path_of(form), path, "{form}");
+        }
+    }
+
+    #[test]
+    fn the_group_of_a_pod_is_its_parent() {
+        for (parent, path) in [
+            ("/kubepods/burstable/pod1", Some("/kubepods/burstable/pod1")),
+            ("/kubepods/pod1/", Some("/kubepods/pod1")),
+            ("/test.slice", Some("/test.slice")),
+            ("/a.slice/a-b.slice", Some("/a.slice/a-b.slice")),
+            ("a-b.slice", Some("/a.slice/a-b.slice")),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(path_of_parent(parent).as_deref(), path, "{parent}");
         }
     }
 
