@@ -5,12 +5,16 @@
 //! lock that an operation holds. The views are also the one truth about states: a transition that the tables of
 //! `model::state` do not know is refused here.
 
+mod feed;
 mod filter;
 mod prefix;
 mod views;
+mod whole;
 
+pub use feed::{Change, Happened, Subscription};
 pub use filter::{ContainerFilter, ListedState, SandboxFilter};
 pub use views::{ContainerImage, ContainerUser, ContainerView, PauseImage, PodView, SandboxView};
+pub use whole::WholePod;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,12 +23,15 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::model::state::{ContainerEvent, SandboxEvent};
-use crate::model::{Clock, ContainerId, Error, Result, SandboxId};
+use crate::model::{Clock, ContainerId, Error, Result, SandboxId, Timestamp};
+
+use feed::Feed;
 
 /// One consistent picture of all pods.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     generation: u64,
+    at: Timestamp,
     pods: BTreeMap<SandboxId, Arc<PodView>>,
     owners: BTreeMap<ContainerId, SandboxId>,
 }
@@ -33,6 +40,11 @@ impl Snapshot {
     /// How many changes there were before this picture.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// When the last change was. Later pictures have later times, whatever the host's clock does.
+    pub fn at(&self) -> Timestamp {
+        self.at
     }
 
     /// All pods by id.
@@ -88,7 +100,7 @@ impl Snapshot {
 pub struct Index {
     clock: Arc<dyn Clock>,
     current: ArcSwap<Snapshot>,
-    writer: Mutex<()>,
+    writer: Mutex<Feed>,
     changed: watch::Sender<u64>,
 }
 
@@ -113,6 +125,15 @@ impl Index {
         self.changed.subscribe()
     }
 
+    /// Subscribes to what happens to pods from now on.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` where too many have subscribed.
+    pub fn subscribe(&self) -> Result<Subscription> {
+        let mut feed = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        feed.subscribe()
+    }
+
     /// Waits until `done` answers something about the newest picture.
     pub async fn until<T>(&self, done: impl Fn(&Snapshot) -> Option<T>) -> T {
         let mut changes = self.changes();
@@ -132,13 +153,12 @@ impl Index {
         let id = view.id.clone();
         let pod = PodView {
             generation: 0,
-            at: self.clock.now(),
             sandbox: Arc::new(view),
             containers: BTreeMap::new(),
         };
         self.edit(
             |pods, _owners| Ok(pods.insert(id.clone(), Arc::new(pod)).map(drop)),
-            Some(&id),
+            &id,
         )
         .unwrap_or_default();
     }
@@ -152,7 +172,7 @@ impl Index {
                 }
                 Ok(())
             },
-            None,
+            id,
         );
         removed.unwrap_or_default();
     }
@@ -174,7 +194,7 @@ impl Index {
                 let pod = Arc::make_mut(pod);
                 change(Arc::make_mut(&mut pod.sandbox))
             },
-            Some(id),
+            id,
         )
     }
 
@@ -218,13 +238,15 @@ impl Index {
                 owners.insert(id, sandbox.clone());
                 Ok(())
             },
-            Some(&sandbox),
+            &sandbox,
         )
     }
 
     /// Takes a container off the lists.
     pub fn remove_container(&self, id: &ContainerId) {
-        let sandbox = self.current.load().owners.get(id).cloned();
+        let Some(sandbox) = self.current.load().owners.get(id).cloned() else {
+            return;
+        };
         let removed = self.edit(
             |pods, owners| {
                 if let Some(pod) = owners.remove(id).and_then(|owner| pods.get_mut(&owner)) {
@@ -232,7 +254,7 @@ impl Index {
                 }
                 Ok(())
             },
-            sandbox.as_ref(),
+            &sandbox,
         );
         removed.unwrap_or_default();
     }
@@ -263,7 +285,7 @@ impl Index {
                     .ok_or_else(missing)?;
                 change(Arc::make_mut(view))
             },
-            Some(&sandbox),
+            &sandbox,
         )
     }
 
@@ -290,30 +312,34 @@ impl Index {
         })
     }
 
-    /// Makes the next picture from the present one; `touched` names the pod whose generation and time move on.
+    /// Makes the next picture from the present one, publishes it, and tells subscribers of it; `touched` names the pod
+    /// that `work` changes.
     fn edit<T>(
         &self,
         work: impl FnOnce(
             &mut BTreeMap<SandboxId, Arc<PodView>>,
             &mut BTreeMap<ContainerId, SandboxId>,
         ) -> Result<T>,
-        touched: Option<&SandboxId>,
+        touched: &SandboxId,
     ) -> Result<T> {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.current.load();
+        let mut feed = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.current.load_full();
         let (mut pods, mut owners) = (old.pods.clone(), old.owners.clone());
         let answer = work(&mut pods, &mut owners)?;
         let generation = old.generation.saturating_add(1);
-        if let Some(pod) = touched.and_then(|id| pods.get_mut(id)) {
-            let pod = Arc::make_mut(pod);
-            pod.generation = generation;
-            pod.at = self.clock.now();
+        if let Some(pod) = pods.get_mut(touched) {
+            Arc::make_mut(pod).generation = generation;
         }
-        self.current.store(Arc::new(Snapshot {
+        let now = Arc::new(Snapshot {
             generation,
+            at: (self.clock.now()).max(Timestamp(old.at.0.saturating_add(1))),
             pods,
             owners,
-        }));
+        });
+        self.current.store(Arc::clone(&now));
+        let pod = |picture: &Snapshot| picture.pods.get(touched).cloned();
+        feed.tell(pod(&old).as_deref(), pod(&now).as_deref(), &now);
+        drop(feed);
         self.changed.send_replace(generation);
         Ok(answer)
     }

@@ -15,8 +15,6 @@ use crate::model::{
 pub struct PodView {
     /// The picture's generation when this pod last changed.
     pub generation: u64,
-    /// When it last changed.
-    pub at: Timestamp,
     /// The sandbox.
     pub sandbox: Arc<SandboxView>,
     /// Its containers.

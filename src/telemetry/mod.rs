@@ -1,1 +1,24 @@
-//! Metrics, timelines, tracing export.
+//! Metrics: what rooms say of themselves at the moment of a scrape, as a page of the OpenMetrics text format.
+//!
+//! ```text
+//! Source ── read() ──> Page ── Sources::scrape() ──> text      only while somebody scrapes
+//! Calls  <── begin(), end() ── each call                        the one thing that is counted as it happens
+//! ```
+//!
+//! Nobody keeps metrics beside the facts: a source reads the reports that people are shown as well. Names and help are
+//! constants. Label values come from closed sets, or from tables that have a limit of their own; whatever else they do, a
+//! page takes only so many series.
+
+mod calls;
+mod page;
+mod text;
+
+pub use calls::{Call, Calls};
+pub use page::{Buckets, Number, Page, Series};
+pub use text::{CONTENT_TYPE, Sources};
+
+/// Something that metrics are read from.
+pub trait Source: Send + Sync {
+    /// Writes what is true now. Must not wait for anything.
+    fn read(&self, page: &mut Page);
+}

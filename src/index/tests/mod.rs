@@ -1,3 +1,5 @@
+mod feed;
+
 use std::sync::Arc;
 
 use super::*;
