@@ -7,17 +7,23 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::configuration::{self, Configuration};
+use super::operations;
 use super::pulls::{self, PullOrder, Pulls};
-use crate::image::DiskUsage;
+use super::stock::{self, Stock};
+use super::timeline;
+use crate::index::Index;
 use crate::model::{Digest, Error, Result};
-use crate::ops::{LiveTable, OpInfo};
+use crate::ops::{LiveTable, TenantPaths};
 use crate::registry::HostReport;
+use crate::sys;
 use crate::wire::admin::admin_server::{Admin, AdminServer};
 use crate::wire::admin::{
-    ExportImageRequest, ExportImageResponse, ImageUsage, ImportImageRequest, ImportImageResponse,
+    ExportImageRequest, ExportImageResponse, ImportImageRequest, ImportImageResponse,
     ListMirrorsRequest, ListMirrorsResponse, ListOperationsRequest, ListOperationsResponse,
-    ListPullsRequest, ListPullsResponse, Mirror, Operation, PullImageRequest, PullImageResponse,
-    ShowDiskUsageRequest, ShowDiskUsageResponse,
+    ListPullsRequest, ListPullsResponse, Mirror, PruneImagesRequest, PruneImagesResponse,
+    PullImageRequest, PullImageResponse, ReloadConfigurationRequest, ReloadConfigurationResponse,
+    ShowDiskUsageRequest, ShowDiskUsageResponse, ShowTimelineRequest, ShowTimelineResponse,
 };
 
 /// An image archive on its way in: the name it shall get, if any, and its bytes.
@@ -57,25 +63,33 @@ pub trait Mirrors: Send + Sync {
     fn mirrors(&self) -> Vec<HostReport>;
 }
 
+/// Everything that the service asks of images.
+pub trait ImageOffice: Archives + Mirrors + Pulls + Stock {}
+
+impl<T: Archives + Mirrors + Pulls + Stock> ImageOffice for T {}
+
 /// What the service is made of.
 pub struct AdminParts {
     /// Shown as operations.
     pub live: LiveTable,
-    /// Takes imports in.
-    pub archives: Arc<dyn Archives>,
-    /// Shown as mirrors.
-    pub mirrors: Arc<dyn Mirrors>,
-    /// Pulls, and shows what is pulled.
-    pub pulls: Arc<dyn Pulls>,
+    /// Calls on paths of pods, shown as operations too.
+    pub paths: TenantPaths,
+    /// The pods of the node.
+    pub pods: Arc<Index>,
+    /// Everything about images.
+    pub images: Arc<dyn ImageOffice>,
+    /// The configuration.
+    pub configuration: Arc<dyn Configuration>,
 }
 
 /// The service.
 #[derive(Clone)]
 pub struct AdminService {
     live: LiveTable,
-    archives: Arc<dyn Archives>,
-    mirrors: Arc<dyn Mirrors>,
-    pulls: Arc<dyn Pulls>,
+    paths: TenantPaths,
+    pods: Arc<Index>,
+    images: Arc<dyn ImageOffice>,
+    configuration: Arc<dyn Configuration>,
 }
 
 impl AdminService {
@@ -83,9 +97,10 @@ impl AdminService {
     pub fn new(parts: AdminParts) -> Self {
         Self {
             live: parts.live,
-            archives: parts.archives,
-            mirrors: parts.mirrors,
-            pulls: parts.pulls,
+            paths: parts.paths,
+            pods: parts.pods,
+            images: parts.images,
+            configuration: parts.configuration,
         }
     }
 
@@ -103,15 +118,26 @@ impl Admin for AdminService {
         &self,
         _request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
-        let operations = self.live.snapshot().into_iter().map(shown).collect();
+        let (rows, jobs) = (self.live.snapshot(), self.paths.snapshot());
+        let look = || Ok(operations::shown_blocking(rows, jobs));
+        let operations = sys::off_thread("look at the operations", look).await;
+        let operations = operations.map_err(Status::from)?;
         Ok(Response::new(ListOperationsResponse { operations }))
+    }
+
+    async fn show_timeline(
+        &self,
+        request: Request<ShowTimelineRequest>,
+    ) -> Result<Response<ShowTimelineResponse>, Status> {
+        let shown = timeline::of(&self.pods, &self.live, &request.get_ref().pod);
+        shown.map(Response::new).map_err(Status::from)
     }
 
     async fn list_mirrors(
         &self,
         _request: Request<ListMirrorsRequest>,
     ) -> Result<Response<ListMirrorsResponse>, Status> {
-        let mirrors = self.mirrors.mirrors().into_iter().map(mirror).collect();
+        let mirrors = self.images.mirrors().into_iter().map(mirror).collect();
         Ok(Response::new(ListMirrorsResponse { mirrors }))
     }
 
@@ -119,7 +145,7 @@ impl Admin for AdminService {
         &self,
         _request: Request<ListPullsRequest>,
     ) -> Result<Response<ListPullsResponse>, Status> {
-        let pulls = self.pulls.pulls().into_iter().map(pulls::shown).collect();
+        let pulls = self.images.pulls().into_iter().map(pulls::shown).collect();
         Ok(Response::new(ListPullsResponse { pulls }))
     }
 
@@ -127,8 +153,25 @@ impl Admin for AdminService {
         &self,
         _request: Request<ShowDiskUsageRequest>,
     ) -> Result<Response<ShowDiskUsageResponse>, Status> {
-        let usage = self.pulls.disk_usage().map_err(Status::from)?;
-        Ok(Response::new(disk_usage(usage)))
+        let usage = self.images.disk_usage().map_err(Status::from)?;
+        Ok(Response::new(stock::disk_usage(usage)))
+    }
+
+    async fn prune_images(
+        &self,
+        request: Request<PruneImagesRequest>,
+    ) -> Result<Response<PruneImagesResponse>, Status> {
+        let request = stock::asked(request.get_ref());
+        let pruned = self.images.prune(request).await.map_err(Status::from)?;
+        Ok(Response::new(stock::pruned(pruned)))
+    }
+
+    async fn reload_configuration(
+        &self,
+        _request: Request<ReloadConfigurationRequest>,
+    ) -> Result<Response<ReloadConfigurationResponse>, Status> {
+        let changes = self.configuration.reload().await.map_err(Status::from)?;
+        Ok(Response::new(configuration::reloaded(changes)))
     }
 
     type PullImageStream = BoxStream<'static, Result<PullImageResponse, Status>>;
@@ -144,7 +187,10 @@ impl Admin for AdminService {
             username: request.username,
             password: request.password,
         };
-        Ok(Response::new(pulls::follow(Arc::clone(&self.pulls), order)))
+        Ok(Response::new(pulls::follow(
+            Arc::clone(&self.images) as _,
+            order,
+        )))
     }
 
     type ExportImageStream = BoxStream<'static, Result<ExportImageResponse, Status>>;
@@ -154,7 +200,7 @@ impl Admin for AdminService {
         request: Request<ExportImageRequest>,
     ) -> Result<Response<Self::ExportImageStream>, Status> {
         let reference = request.into_inner().reference;
-        let pieces = self.archives.export(&reference).await;
+        let pieces = self.images.export(&reference).await;
         let pieces = pieces.map_err(Status::from)?.map(|piece| {
             let chunk = piece.map_err(Status::from)?.to_vec();
             Ok(ExportImageResponse { chunk })
@@ -183,45 +229,13 @@ impl Admin for AdminService {
             reference: Some(first.reference).filter(|reference| !reference.is_empty()),
             bytes: head.chain(rest).boxed(),
         };
-        let imported = self.archives.import(archive).await.map_err(Status::from)?;
+        let imported = self.images.import(archive).await.map_err(Status::from)?;
         tracing::info!(image.id = %imported.image_id, references = ?imported.references, "image imported");
         Ok(Response::new(ImportImageResponse {
             references: imported.references,
             image_id: imported.image_id.to_string(),
             bytes: imported.bytes,
         }))
-    }
-}
-
-fn shown(row: OpInfo) -> Operation {
-    Operation {
-        id: row.id.to_string(),
-        kind: row.kind.into(),
-        object: row.object,
-        step: row.step.into(),
-        started_at: row.started_at.0,
-        step_started_at: row.step_started_at.0,
-        waits_on: row.waits_on.unwrap_or_default(),
-        waiters: row.waiters,
-    }
-}
-
-fn disk_usage(usage: DiskUsage) -> ShowDiskUsageResponse {
-    let images = usage.images.into_iter().map(|image| ImageUsage {
-        id: image.id.to_string(),
-        names: image.names,
-        blobs: image.blobs,
-        layers: image.layers,
-        own: image.own,
-        pinned: image.pinned,
-    });
-    ShowDiskUsageResponse {
-        images: images.collect(),
-        blobs: usage.blobs,
-        layers: usage.layers,
-        orphans: usage.orphans,
-        orphan_count: u64::try_from(usage.orphan_count).unwrap_or(u64::MAX),
-        writable: usage.writable,
     }
 }
 

@@ -32,10 +32,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             address: config.containerd.address.clone(),
             namespace: config.containerd.namespace.clone(),
         })?;
-        let introspection = client.containerd.introspection;
         facts::gather(
             &config,
-            introspection.as_ref(),
+            &client.containerd,
             network_settings(&config),
             SystemClock.now(),
         )

@@ -14,13 +14,16 @@ mod doctor;
 mod du;
 mod export;
 mod image;
+mod listing;
 mod mirrors;
 mod ops;
 mod play;
+mod prune;
 mod pull;
 mod pulls;
 mod serve;
 mod table;
+mod timeline;
 mod version;
 
 use crate::admin::client;
@@ -44,6 +47,8 @@ enum Verb {
     Doctor(doctor::Args),
     /// Show what runs now, which step, since when.
     Ops(ops::Args),
+    /// Show where the time of a pod's start went.
+    Timeline(timeline::Args),
     /// Work with the images of this node.
     Image(image::Args),
     /// Run a Kubernetes Pod manifest on any CRI socket.
@@ -62,6 +67,11 @@ struct ConfigFile {
     config: Option<PathBuf>,
 }
 
+/// A client of the admin service.
+type Admin = AdminClient<tonic::transport::Channel>;
+/// What it answers.
+type Answer<T> = std::result::Result<tonic::Response<T>, tonic::Status>;
+
 /// Where the running server is.
 #[derive(Debug, clap::Args)]
 struct Server {
@@ -74,7 +84,7 @@ struct Server {
 
 impl Server {
     /// A client of its admin service.
-    async fn admin(&self) -> Result<AdminClient<tonic::transport::Channel>> {
+    async fn admin(&self) -> Result<Admin> {
         let socket = match &self.socket {
             Some(socket) => socket.clone(),
             None => {
@@ -83,6 +93,17 @@ impl Server {
             }
         };
         Ok(AdminClient::new(client::connect(&socket).await?))
+    }
+
+    /// What it answers to one question, `what` for errors.
+    fn ask<T>(&self, what: &str, question: impl AsyncFnOnce(Admin) -> Answer<T>) -> Result<T> {
+        runtime()?.block_on(async {
+            let admin = self.admin().await?;
+            let answer = question(admin).await;
+            answer
+                .map(tonic::Response::into_inner)
+                .classify(Kind::Unavailable, || what.to_owned())
+        })
     }
 }
 
@@ -101,6 +122,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Serve(args) => serve::run(args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Ops(args) => ops::run(&args),
+        Verb::Timeline(args) => timeline::run(&args),
         Verb::Image(args) => image::run(args),
         Verb::Play(args) => play::run(args),
         Verb::Config(args) => config::run(&args),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{Server, table};
 use crate::model::clock::{Clock as _, SystemClock};
-use crate::model::{Classify as _, Kind, Result, Timestamp};
+use crate::model::{Result, Timestamp};
 use crate::wire::admin::{ListOperationsRequest, Operation};
 
 #[derive(Debug, clap::Args)]
@@ -15,14 +15,14 @@ pub(super) struct Args {
 
 /// Prints the table.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let operations = super::runtime()?.block_on(async {
-        let mut admin = args.server.admin().await?;
-        admin
-            .list_operations(ListOperationsRequest::default())
-            .await
-            .map(|reply| reply.into_inner().operations)
-            .classify(Kind::Unavailable, || "list the running operations".into())
-    })?;
+    let reply = args
+        .server
+        .ask("list the running operations", async |mut admin| {
+            admin
+                .list_operations(ListOperationsRequest::default())
+                .await
+        })?;
+    let operations = reply.operations;
     super::print(&shown(&operations, SystemClock.now()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -45,7 +45,10 @@ pub(super) fn check(file: &file::File) -> Result<Config, Vec<Problem>> {
             ),
         },
         operations: rules.operations(&file.operations),
+        streaming: rules.streaming(&file.streaming),
         nri: rules.nri(&file.nri),
+        metrics: rules.metrics(&file.metrics),
+        stats: rules.stats(&file.stats),
         effective: serde_json::to_value(file).unwrap_or_default(),
     };
     rules.across(&config);
@@ -79,6 +82,7 @@ impl Rules {
             socket_group: file.socket_group.clone(),
             root_dir: self.absolute("server.root_dir", &file.root_dir),
             state_dir: self.absolute("server.state_dir", &file.state_dir),
+            watch_config: file.watch_config,
             drain_deadline: self.span(
                 "server.drain_deadline",
                 file.drain_deadline,
@@ -345,6 +349,14 @@ impl Rules {
         }
         if server.root_dir == server.state_dir {
             self.broken("server.state_dir", "must not be server.root_dir");
+        }
+        if let Some(settings::MetricsAddress::Unix(path)) = &config.metrics.address {
+            if *path == server.socket {
+                self.broken("metrics.address", "must not be server.socket");
+            }
+            if config.nri.socket.as_ref() == Some(path) {
+                self.broken("metrics.address", "must not be nri.socket");
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! [`super::Config`], which cannot be wrong.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,10 @@ table! {
         images: Images = Images::default(),
         logs: Logs = Logs::default(),
         operations: Operations = Operations::default(),
+        streaming: Streaming = Streaming::default(),
         nri: Nri = Nri::default(),
+        metrics: Metrics = Metrics::default(),
+        stats: Stats = Stats::default(),
     }
 }
 
@@ -48,6 +52,7 @@ table! {
         root_dir: PathBuf = "/var/lib/podwright".into(),
         state_dir: PathBuf = "/run/podwright".into(),
         drain_deadline: Span = Span::seconds(25),
+        watch_config: bool = true,
         max_message_bytes: u32 = 16 * 1024 * 1024,
         max_connections: u32 = 256,
         max_requests: u32 = 2_000,
@@ -133,7 +138,7 @@ table! {
         exec_sync_drain: Span = Span::seconds(2),
         exec_sync_output_bytes: u32 = 15 * 1024 * 1024,
         max_execs: u32 = 1_000,
-        max_execs_per_container: u32 = 100,
+        max_execs_per_container: u32 = 500,
     }
 }
 
@@ -157,8 +162,13 @@ table! {
         hedge_after: Span = Span::seconds(5),
         pinned: Vec<String> = Vec::new(),
         max_layer_bytes: u64 = 128 * 1024 * 1024 * 1024,
+        max_unpacked_layer_bytes: u64 = 256 * 1024 * 1024 * 1024,
+        max_unpacked_image_bytes: u64 = 512 * 1024 * 1024 * 1024,
+        range_size: u64 = 4 * 1024 * 1024,
+        range_memory: u64 = 12 * 1024 * 1024,
         lazy_snapshotters: Vec<String> = Vec::new(),
         credentials_file: Option<PathBuf> = None,
+        trusted_mirrors: Vec<String> = Vec::new(),
         pressure_limit: u32 = 0,
         unpack: Unpacker = Unpacker::Auto,
         pull_policy: Vec<PullRule> = Vec::new(),
@@ -184,9 +194,30 @@ table! {
 }
 
 table! {
+    Streaming {
+        address: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
+        port: u16 = 0,
+        tls: bool = false,
+        tls_cert_file: Option<PathBuf> = None,
+        tls_key_file: Option<PathBuf> = None,
+        tls_client_ca_file: Option<PathBuf> = None,
+        creation_timeout: Span = Span::seconds(30),
+        idle_timeout: Span = Span::seconds(4 * 3_600),
+        max_streams: u32 = 1_000,
+    }
+}
+
+table! {
     Logs {
         max_line_bytes: u32 = 16 * 1024,
         buffer_bytes: u32 = 256 * 1024,
+    }
+}
+
+table! {
+    Stats {
+        collect_period: Span = Span::seconds(10),
+        disk_period: Span = Span::seconds(10),
     }
 }
 
@@ -224,6 +255,12 @@ table! {
         reject_sysctl_adjustment: bool = false,
         required_plugins: Vec<String> = Vec::new(),
         tolerate_missing_plugins_annotation: String = String::new(),
+    }
+}
+
+table! {
+    Metrics {
+        address: String = String::new(),
     }
 }
 

@@ -30,15 +30,18 @@ pub struct Key {
 impl Key {
     /// The key's value in `effective`, a file as JSON; `None` where it is unset or stands in a map or list.
     pub fn find<'a>(&self, effective: &'a Value) -> Option<&'a Value> {
-        let holder = self
-            .path
-            .split_once(".*")
-            .or_else(|| self.path.split_once("[]"))
-            .map_or(self.path, |(map, _field)| map);
-        holder
+        self.holder()
             .split('.')
             .try_fold(effective, |value, part| value.get(part))
             .filter(|value| !value.is_null())
+    }
+
+    /// The path up to the map or list that holds it; the whole path where none does.
+    pub fn holder(&self) -> &'static str {
+        self.path
+            .split_once(".*")
+            .or_else(|| self.path.split_once("[]"))
+            .map_or(self.path, |(map, _field)| map)
     }
 
     /// The last part of the path.
@@ -86,6 +89,10 @@ pub const TABLES: &[(&str, &str)] = &[
         "images.verifiers[]",
         "A program that says whether an image may be pulled, called as containerd calls its image verifiers: -name REFERENCE -digest DIGEST -stdin-media-type TYPE, the OCI descriptor on standard input; it ends with 0 to accept, and what it prints is the reason. Each whose pattern matches must accept; one that fails or takes too long has refused.",
     ),
+    (
+        "streaming",
+        "The listener of exec, attach and port-forward.",
+    ),
     ("logs", "The logs of containers."),
     (
         "operations",
@@ -99,6 +106,11 @@ pub const TABLES: &[(&str, &str)] = &[
         "nri.default_validator",
         "Rules of the node about what plugins may do; they apply to all plugins.",
     ),
+    (
+        "metrics",
+        "The endpoint that Prometheus scrapes: GET /metrics, in the OpenMetrics text format.",
+    ),
+    ("stats", "What containers and pods use, as kubelet is told."),
 ];
 
 macro_rules! keys {
@@ -120,6 +132,7 @@ keys! {
     "server.root_dir", "path", Restart, "State that must survive a reboot: CNI intents and exit facts.";
     "server.state_dir", "path", Restart, "State that a reboot takes away: step records, FIFOs, sandbox files.";
     "server.drain_deadline", "duration", Live, "How long a stop of the server waits for running operations. Keep it below the unit's TimeoutStopSec.";
+    "server.watch_config", "boolean", Live, "Reload when this file changes and then stays the same for a second, as on SIGHUP and `podwright config reload`. A file that breaks a rule changes nothing.";
     "server.max_message_bytes", "bytes", Restart, "Largest gRPC message, both ways; at least 16 MiB.";
     "server.max_connections", "count", Restart, "Connections served at the same time; further ones wait.";
     "server.max_requests", "count", Restart, "Requests in flight at the same time; further ones are refused with ResourceExhausted.";
@@ -192,10 +205,15 @@ keys! {
     "images.hedge_after", "duration", Live, "How long a registry host may send nothing before the next one is asked as well; the first to deliver wins. 0s never asks two.";
     "images.pinned", "list of patterns", Live, "Image references that garbage collection leaves alone.";
     "images.max_layer_bytes", "bytes", Live, "Largest compressed layer.";
+    "images.max_unpacked_layer_bytes", "bytes", Live, "What one layer may unpack to; the pull fails beyond it. 0 leaves only the rule that a layer never fills the disk (it leaves 1 GiB or a twentieth of it free). Where containerd's diff service unpacks, the disk is looked at every two seconds, so that it may be exceeded by what is written meanwhile.";
+    "images.max_unpacked_image_bytes", "bytes", Live, "The same for all layers together that one pull unpacks; layers that are here already do not count.";
+    "images.range_size", "bytes", Live, "A layer of at least four times as many bytes is fetched in pieces of this size, up to four at once where range_memory allows, from a registry that answers requests for ranges and whose one connection brings less than 100 MiB a second. 0 fetches every layer in one stream.";
+    "images.range_memory", "bytes", Restart, "What pieces may hold in memory whose turn to be written has not come, over all pulls. Beside it each layer that is being fetched takes a few MiB, however this is set.";
     "images.unpack", "auto | containerd", Live, "Who unpacks layers: auto is podwright itself where a snapshot is a plain directory of the node (overlayfs), else containerd's diff service.";
 
     "images.lazy_snapshotters", "list of names", Live, "Snapshotters that mount a layer before its blob is here and fetch what is read (stargz, nydus, soci): their snapshots get the labels that name image, manifest and layers. Those whose plugin exports enable_remote_snapshot_annotations get them anyway.", example "[\"stargz\"]";
     "images.credentials_file", "path", Live, "A file in docker's config.json format whose auths are shown to registries by pulls that bring no credentials. Only root may be able to read it; it is read again for every pull.", example "\"/etc/podwright/registries.json\"";
+    "images.trusted_mirrors", "list of hosts", Live, "Mirrors of hosts.toml, as host or host:port, that may see the credentials which a pull brings for the registry that the image names. Others see only credentials whose server address names them.", example "[\"mirror.example:5000\"]";
     "images.pressure_limit", "count", Live, "Pulls pause while tasks of this node lose more than this share of their time, in percent over the last ten seconds, waiting for disk, memory or processor (PSI, the some line of /proc/pressure). A pull still goes on at a crawl. 0 never pauses.";
 
     "images.pull_policy[].pattern", "pattern", Live, "Which references, in their full form.", example "\"registry.example/*\"";
@@ -207,6 +225,15 @@ keys! {
     "images.verifiers[].arguments", "list of strings", Live, "Arguments before those above.", example "[\"--policy\", \"/etc/podwright/policy.json\"]";
     "images.verifiers[].timeout", "duration", Live, "How long it may take.", example "\"10s\"";
 
+    "streaming.address", "IP address", Restart, "Where it listens. The kubelet dials it from the node, so the loopback serves; whoever reaches it still needs a token of 256 bits that is good once.";
+    "streaming.port", "number", Restart, "Its port; 0 lets the kernel choose one.";
+    "streaming.tls", "boolean", Restart, "Speak TLS. The kubelet shows no certificate and trusts the node's own store only.";
+    "streaming.tls_cert_file", "path", Restart, "The certificate chain, in PEM. A renewed file is taken into use by itself. Without it and its key a self-signed one is made at start, which crictl takes and the kubelet does not.", example "\"/etc/podwright/streaming.crt\"";
+    "streaming.tls_key_file", "path", Restart, "The key of that certificate, in PEM.", example "\"/etc/podwright/streaming.key\"";
+    "streaming.tls_client_ca_file", "path", Restart, "Clients must show a certificate that this CA signed. The kubelet shows none: with this key its exec, attach and port-forward fail.", example "\"/etc/podwright/streaming-clients.crt\"";
+    "streaming.creation_timeout", "duration", Live, "How long a client may take to open the streams that it asked for.";
+    "streaming.idle_timeout", "duration", Live, "A connection on which nothing is said for so long is closed; 0s is never. The kubelet pings every 5 s.";
+    "streaming.max_streams", "number", Live, "Exec, attach and port-forward connections that may be open at once.";
     "logs.max_line_bytes", "bytes", Live, "A longer line is split into pieces tagged P.";
     "logs.buffer_bytes", "bytes", Live, "Held for one container while the disk is slow.";
 
@@ -233,6 +260,11 @@ keys! {
     "nri.default_validator.reject_sysctl_adjustment", "boolean", Live, "No plugin may set kernel parameters.";
     "nri.default_validator.required_plugins", "list of names", Live, "Plugins without which no container is created.";
     "nri.default_validator.tolerate_missing_plugins_annotation", "string", Live, "An annotation that, set to true on a pod or container, lets it do without the required plugins. Empty is none.";
+
+    "metrics.address", "IP:PORT | unix:/PATH", Restart, "Where it listens; empty is nowhere. It has no credentials: use the loopback, or a unix socket, which is for root only.";
+
+    "stats.collect_period", "duration", Live, "How often processor, memory and the rest are read in the background. Whoever asks gets what is at most a second old anyway; rates are over the time since the last reading. 0s reads only for those who ask.";
+    "stats.disk_period", "duration", Live, "The pause between two measurements of writable layers. It is longer where measuring takes long: nine times as long as that, up to a minute.";
 }
 
 #[cfg(test)]

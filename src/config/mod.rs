@@ -5,22 +5,27 @@
 
 use std::path::{Path, PathBuf};
 
+mod change;
 mod check;
 mod file;
 mod images;
 pub mod keys;
+mod metrics;
 mod plugins;
 mod problem;
 mod render;
 mod rules;
 pub mod settings;
 mod snapshot;
+mod stats;
+mod streaming;
 mod units;
 mod values;
 
+pub use change::Change;
 pub use problem::{Problem, Problems};
 pub use render::{default_file, reference};
-pub use settings::{Handler, PullRule, Verifier};
+pub use settings::{Handler, PullRule, RUNC_SHIM, Verifier};
 pub use snapshot::Shared;
 pub use values::{CgroupDriver, IpPreference, LogFormat, Policy, Unpacker};
 
@@ -56,8 +61,14 @@ pub struct Config {
     pub logs: settings::Logs,
     /// `[operations]`.
     pub operations: settings::Operations,
+    /// `[streaming]`.
+    pub streaming: settings::Streaming,
     /// `[nri]`.
     pub nri: settings::Nri,
+    /// `[metrics]`.
+    pub metrics: settings::Metrics,
+    /// `[stats]`.
+    pub stats: settings::Stats,
     effective: serde_json::Value,
 }
 
@@ -152,6 +163,8 @@ impl Config {
                 rule.pattern
             ));
         }
+        self.streaming.warn(&mut out);
+        self.metrics.warn(&mut out);
         if self.server.socket_group.is_some() {
             out.push(
                 "server.socket_group: every member of the group is root on this node".to_owned(),

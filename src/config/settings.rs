@@ -1,6 +1,7 @@
 //! What the rest of the crate sees of the configuration: typed, validated, immutable.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub struct Server {
     pub state_dir: PathBuf,
     /// How long a stop waits for running operations.
     pub drain_deadline: Duration,
+    /// Whether a change of the file is a reload.
+    pub watch_config: bool,
     /// Largest message either way.
     pub max_message_bytes: NonZeroUsize,
     /// Connections served at the same time.
@@ -211,10 +214,20 @@ pub struct Images {
     pub pinned: Vec<String>,
     /// Largest compressed layer.
     pub max_layer_bytes: u64,
+    /// Bytes that one layer may unpack to; 0 is no limit.
+    pub max_unpacked_layer_bytes: u64,
+    /// Bytes that the layers of one image may unpack to; 0 is no limit.
+    pub max_unpacked_image_bytes: u64,
+    /// Bytes of a piece of a large layer; 0 for whole layers.
+    pub range_size: u64,
+    /// Bytes that pieces may hold whose turn has not come, over all pulls.
+    pub range_memory: u64,
     /// Snapshotters that fetch layers by themselves.
     pub lazy_snapshotters: Vec<String>,
     /// Credentials by registry host, for requests that bring none.
     pub credentials_file: Option<PathBuf>,
+    /// Mirrors (`host[:port]`) that may see what a request brings for the registry that it names.
+    pub trusted_mirrors: Vec<String>,
     /// Share of time, in percent, that tasks of the node may lose to waiting before pulls pause; 0 for any.
     pub pressure_limit: u32,
     /// Who unpacks layers.
@@ -256,6 +269,66 @@ pub struct Logs {
     pub max_line_bytes: NonZeroUsize,
     /// Held per container while the disk is slow.
     pub buffer_bytes: NonZeroUsize,
+}
+
+/// `[streaming]`.
+#[derive(Clone, Debug)]
+pub struct Streaming {
+    /// Address to listen on.
+    pub address: IpAddr,
+    /// Port to listen on; 0 lets the kernel choose.
+    pub port: u16,
+    /// TLS, where it is on.
+    pub tls: Option<StreamingTls>,
+    /// How long a client may take to open its streams.
+    pub creation_timeout: Duration,
+    /// Silence after which a connection ends; `None` is never.
+    pub idle_timeout: Option<Duration>,
+    /// Streams that may be open at once.
+    pub max_streams: NonZeroUsize,
+}
+
+/// TLS of the streaming listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamingTls {
+    /// Certificate and key; `None` makes a self-signed one at start.
+    pub files: Option<TlsFiles>,
+    /// Clients must show a certificate that this CA signed.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A certificate chain and its key, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where metrics are scraped; `None` is nowhere.
+    pub address: Option<MetricsAddress>,
+}
+
+/// Where the metrics endpoint listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsAddress {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A socket for root only.
+    Unix(PathBuf),
+}
+
+/// `[stats]`: how often what is used is looked at.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// Between two readings of all groups; zero leaves it to those who ask.
+    pub collect_period: Duration,
+    /// Between two measurements of all snapshots, at least.
+    pub disk_period: Duration,
 }
 
 /// `[nri]`: plugins that adjust containers.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::Config;
-use super::keys::{self, Reload};
 
 /// A handle on the current configuration; clones see the same one.
 #[derive(Clone, Debug)]
@@ -22,16 +21,9 @@ impl Shared {
         self.0.load_full()
     }
 
-    /// Puts `config` in place and says which changed keys take effect only at the next start.
-    pub fn replace(&self, config: Config) -> Vec<&'static str> {
-        let before = self.0.swap(Arc::new(config));
-        let after = self.0.load();
-        keys::KEYS
-            .iter()
-            .filter(|key| key.reload == Reload::Restart)
-            .filter(|key| key.find(before.effective()) != key.find(after.effective()))
-            .map(|key| key.path)
-            .collect()
+    /// Puts `config` in place, which [`Config::in_place_of`] made for the one that is replaced.
+    pub fn replace(&self, config: Config) {
+        self.0.store(Arc::new(config));
     }
 }
 
@@ -40,16 +32,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replacement_is_seen_by_every_clone_and_names_what_waits_for_a_restart() {
+    fn a_replacement_is_seen_by_every_clone() {
         let shared = Shared::new(Config::default());
         let other = shared.clone();
 
-        let waiting = shared.replace(
-            Config::parse("[server]\nroot_dir = \"/srv/pw\"\n[logs]\nmax_line_bytes = 4096\n")
-                .unwrap(),
-        );
+        shared.replace(Config::parse("[logs]\nmax_line_bytes = 4096\n").unwrap());
 
-        assert_eq!(waiting, ["server.root_dir"]);
         assert_eq!(other.load().logs.max_line_bytes.get(), 4096);
     }
 }

@@ -83,6 +83,8 @@ fn what_cannot_be_read_is_named_with_line_and_key(#[case] text: &str, #[case] st
     "line 2: runtimes.handlers.runc.binary"
 )]
 #[case("[[images.pull_policy]]\npolicy = \"Never\"\n", "images.pull_policy")]
+#[case("[images]\nrange_size = 1000\n", "images.range_size")]
+#[case("[images]\nrange_memory = 1000000\n", "images.range_memory")]
 #[case(
     "[containers]\nunset_seccomp_profile = \"default\"\n",
     "line 2: containers.unset_seccomp_profile"
@@ -132,6 +134,22 @@ fn a_local_answer_to_credentials_is_worth_a_warning() {
         "[[images.pull_policy]]\npattern = \"*\"\npolicy = \"IfNotPresent\"\ntrust_local = true\n";
 
     assert_eq!(Config::parse(text).unwrap().warnings().len(), 1);
+}
+
+#[rstest]
+#[case("mirror.example", true)]
+#[case("Mirror.example:5000", true)]
+#[case("[::1]:5000", true)]
+#[case("https://mirror.example", false)]
+#[case("mirror.example/path", false)]
+#[case("user@mirror.example", false)]
+#[case("", false)]
+fn a_trusted_mirror_is_a_host(#[case] host: &str, #[case] is_one: bool) {
+    let text = format!("[images]\ntrusted_mirrors = [{host:?}]\n");
+
+    let config = Config::parse(&text);
+
+    assert_eq!(config.is_ok(), is_one, "{config:?}");
 }
 
 #[test]

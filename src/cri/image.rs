@@ -9,6 +9,7 @@ use crate::wire::cri::image_service_server::ImageService;
 
 use super::Service;
 use super::serve::{Replies, Weight, batches, head, within_limit};
+use super::timeline;
 
 /// As much of a reference as the log shows.
 const REFERENCE_SHOWN: usize = 256;
@@ -101,9 +102,12 @@ impl ImageService for Service {
             let request = request.into_inner();
             let name = named(request.image.clone())?;
             tracing::Span::current().record("image.ref", head(&name, REFERENCE_SHOWN));
-            Ok(cri::PullImageResponse {
-                image_ref: self.images.pull(request).await?,
-            })
+            let (pod, began) = (timeline::pod_of(&request), self.deps.clock.now());
+            let pulled = self.images.pull(request).await;
+            if let Some(pod) = pod {
+                self.note_pull(&pod, head(&name, REFERENCE_SHOWN), began);
+            }
+            pulled.map(|image_ref| cri::PullImageResponse { image_ref })
         })
         .await
     }

@@ -4,14 +4,19 @@
 //! the outcome once and maps the error once.
 
 mod convert;
+mod events;
 #[cfg(test)]
 mod fields;
 mod identity;
 mod image;
+mod lists;
 mod node;
 mod runtime;
 mod serve;
+mod stats;
 mod status;
+mod streams;
+mod timeline;
 mod views;
 
 pub use identity::{HandlerFeatures, Identity, NodeStatus};
@@ -22,6 +27,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::container::Containers;
 use crate::sandbox::{Deps, Sandboxes};
+use crate::stats::Stats;
+use crate::streaming::Streaming;
+use crate::telemetry::Calls;
 use crate::wire::cri::image_service_server::ImageServiceServer;
 use crate::wire::cri::runtime_service_server::RuntimeServiceServer;
 
@@ -33,6 +41,9 @@ pub struct Service {
     containers: Containers,
     images: Arc<dyn Images>,
     identity: Arc<dyn Identity>,
+    streaming: Streaming,
+    stats: Stats,
+    calls: Calls,
     recovered: Arc<AtomicBool>,
 }
 
@@ -43,6 +54,8 @@ impl Service {
         containers: Containers,
         images: Arc<dyn Images>,
         identity: Arc<dyn Identity>,
+        streaming: Streaming,
+        stats: Stats,
     ) -> Self {
         let deps = Arc::clone(sandboxes.deps());
         Self {
@@ -51,6 +64,9 @@ impl Service {
             containers,
             images,
             identity,
+            streaming,
+            stats,
+            calls: Calls::default(),
             recovered: Arc::default(),
         }
     }
@@ -58,6 +74,11 @@ impl Service {
     /// Recovery is done: every method answers from now on.
     pub fn open(&self) {
         self.recovered.store(true, Ordering::Release);
+    }
+
+    /// The calls of both services since the start.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     /// The gRPC service of pods and containers, for messages of at most `limit` bytes.

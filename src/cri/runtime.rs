@@ -8,7 +8,7 @@ use crate::sandbox::record::PodSums;
 use crate::wire::cri;
 use crate::wire::cri::runtime_service_server::RuntimeService;
 
-use super::serve::{Replies, Weight, batches, unimplemented, within_limit};
+use super::serve::{Replies, Weight, unimplemented};
 use super::{Service, convert, views};
 
 /// The only version of the protocol's own envelope (kubelet: `kubeRuntimeAPIVersion`).
@@ -133,11 +133,17 @@ impl RuntimeService for Service {
                 .find_sandbox(&request.pod_sandbox_id)?
                 .ok_or_else(missing)?;
             let handler = self.deps.handlers.get(&pod.sandbox.handler).ok();
+            let whole = now.whole_pod(&pod.sandbox.config.identity);
             Ok(cri::PodSandboxStatusResponse {
                 status: Some(views::sandbox_status(&pod.sandbox)),
-                info: views::info::sandbox(&pod.sandbox, handler.as_deref(), request.verbose)?,
-                containers_statuses: views::container_statuses(pod),
-                timestamp: pod.at.0,
+                info: match request.verbose {
+                    true => self.sandbox_info(&pod.sandbox, handler.as_deref())?,
+                    false => Default::default(),
+                },
+                containers_statuses: whole
+                    .as_ref()
+                    .map_or_else(Vec::new, views::container_statuses),
+                timestamp: now.at().0,
             })
         })
         .await
@@ -147,28 +153,14 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::ListPodSandboxRequest>,
     ) -> Result<Response<cri::ListPodSandboxResponse>, Status> {
-        self.serve("ListPodSandbox", Weight::Read, async {
-            let filter = views::sandbox_filter(request.into_inner().filter)?;
-            let found = self.deps.index.snapshot().list_sandboxes(&filter);
-            let items = found.iter().map(|view| views::sandbox_item(view)).collect();
-            within_limit(cri::ListPodSandboxResponse { items }, "StreamPodSandboxes")
-        })
-        .await
+        self.answer_list_pod_sandbox(request.into_inner()).await
     }
 
     async fn stream_pod_sandboxes(
         &self,
         request: Request<cri::StreamPodSandboxesRequest>,
     ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
-        self.serve("StreamPodSandboxes", Weight::Read, async {
-            let filter = views::sandbox_filter(request.into_inner().filter)?;
-            let found = self.deps.index.snapshot().list_sandboxes(&filter);
-            let items: Vec<_> = found.iter().map(|view| views::sandbox_item(view)).collect();
-            Ok(batches(items, |pod_sandboxes| {
-                cri::StreamPodSandboxesResponse { pod_sandboxes }
-            }))
-        })
-        .await
+        self.answer_stream_pod_sandboxes(request.into_inner()).await
     }
 
     async fn create_container(
@@ -232,35 +224,14 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::ListContainersRequest>,
     ) -> Result<Response<cri::ListContainersResponse>, Status> {
-        self.serve("ListContainers", Weight::Read, async {
-            let filter = views::container_filter(request.into_inner().filter)?;
-            let found = self.deps.index.snapshot().list_containers(&filter);
-            let items = found.iter().map(|view| views::container_item(view));
-            let containers = items.collect();
-            within_limit(
-                cri::ListContainersResponse { containers },
-                "StreamContainers",
-            )
-        })
-        .await
+        self.answer_list_containers(request.into_inner()).await
     }
 
     async fn stream_containers(
         &self,
         request: Request<cri::StreamContainersRequest>,
     ) -> Result<Response<Self::StreamContainersStream>, Status> {
-        self.serve("StreamContainers", Weight::Read, async {
-            let filter = views::container_filter(request.into_inner().filter)?;
-            let found = self.deps.index.snapshot().list_containers(&filter);
-            let items: Vec<_> = found
-                .iter()
-                .map(|view| views::container_item(view))
-                .collect();
-            Ok(batches(items, |containers| cri::StreamContainersResponse {
-                containers,
-            }))
-        })
-        .await
+        self.answer_stream_containers(request.into_inner()).await
     }
 
     async fn container_status(
@@ -346,16 +317,12 @@ impl RuntimeService for Service {
         self.serve("UpdatePodSandboxResources", Weight::Write, async {
             let request = request.into_inner();
             self.span_sandbox(&request.pod_sandbox_id);
-            let resources = request.resources.map(Resources::try_from).transpose()?;
-            let overhead = request.overhead.map(Resources::try_from).transpose()?;
+            let sums = PodSums {
+                resources: request.resources.map(Resources::try_from).transpose()?,
+                overhead: request.overhead.map(Resources::try_from).transpose()?,
+            };
             self.sandboxes
-                .update_resources(
-                    &request.pod_sandbox_id,
-                    PodSums {
-                        resources,
-                        overhead,
-                    },
-                )
+                .update_resources(&request.pod_sandbox_id, sums)
                 .await?;
             Ok(cri::UpdatePodSandboxResourcesResponse {})
         })
@@ -364,65 +331,86 @@ impl RuntimeService for Service {
 
     async fn exec(
         &self,
-        _request: Request<cri::ExecRequest>,
+        request: Request<cri::ExecRequest>,
     ) -> Result<Response<cri::ExecResponse>, Status> {
-        unimplemented("Exec")
+        self.serve("Exec", Weight::Read, async {
+            let request = request.into_inner();
+            self.span_container(&request.container_id);
+            let url = self.exec_url(request)?;
+            Ok(cri::ExecResponse { url })
+        })
+        .await
     }
 
     async fn attach(
         &self,
-        _request: Request<cri::AttachRequest>,
+        request: Request<cri::AttachRequest>,
     ) -> Result<Response<cri::AttachResponse>, Status> {
-        unimplemented("Attach")
+        self.serve("Attach", Weight::Read, async {
+            let request = request.into_inner();
+            self.span_container(&request.container_id);
+            let url = self.attach_url(&request)?;
+            Ok(cri::AttachResponse { url })
+        })
+        .await
     }
 
     async fn port_forward(
         &self,
-        _request: Request<cri::PortForwardRequest>,
+        request: Request<cri::PortForwardRequest>,
     ) -> Result<Response<cri::PortForwardResponse>, Status> {
-        unimplemented("PortForward")
+        self.serve("PortForward", Weight::Read, async {
+            let request = request.into_inner();
+            self.span_sandbox(&request.pod_sandbox_id);
+            let url = self.port_forward_url(&request)?;
+            Ok(cri::PortForwardResponse { url })
+        })
+        .await
     }
 
     async fn container_stats(
         &self,
-        _request: Request<cri::ContainerStatsRequest>,
+        request: Request<cri::ContainerStatsRequest>,
     ) -> Result<Response<cri::ContainerStatsResponse>, Status> {
-        unimplemented("ContainerStats")
+        self.answer_container_stats(request.into_inner()).await
     }
 
     async fn list_container_stats(
         &self,
-        _request: Request<cri::ListContainerStatsRequest>,
+        request: Request<cri::ListContainerStatsRequest>,
     ) -> Result<Response<cri::ListContainerStatsResponse>, Status> {
-        unimplemented("ListContainerStats")
+        self.answer_list_container_stats(request.into_inner()).await
     }
 
     async fn stream_container_stats(
         &self,
-        _request: Request<cri::StreamContainerStatsRequest>,
+        request: Request<cri::StreamContainerStatsRequest>,
     ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
-        unimplemented("StreamContainerStats")
+        self.answer_stream_container_stats(request.into_inner())
+            .await
     }
 
     async fn pod_sandbox_stats(
         &self,
-        _request: Request<cri::PodSandboxStatsRequest>,
+        request: Request<cri::PodSandboxStatsRequest>,
     ) -> Result<Response<cri::PodSandboxStatsResponse>, Status> {
-        unimplemented("PodSandboxStats")
+        self.answer_pod_sandbox_stats(request.into_inner()).await
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _request: Request<cri::ListPodSandboxStatsRequest>,
+        request: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Result<Response<cri::ListPodSandboxStatsResponse>, Status> {
-        unimplemented("ListPodSandboxStats")
+        self.answer_list_pod_sandbox_stats(request.into_inner())
+            .await
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _request: Request<cri::StreamPodSandboxStatsRequest>,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
-        unimplemented("StreamPodSandboxStats")
+        self.answer_stream_pod_sandbox_stats(request.into_inner())
+            .await
     }
 
     async fn checkpoint_container(
@@ -450,27 +438,30 @@ impl RuntimeService for Service {
         &self,
         _request: Request<cri::GetEventsRequest>,
     ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
-        unimplemented("GetContainerEvents")
+        self.serve("GetContainerEvents", Weight::Read, async {
+            self.container_events()
+        })
+        .await
     }
 
     async fn list_metric_descriptors(
         &self,
         _request: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Result<Response<cri::ListMetricDescriptorsResponse>, Status> {
-        unimplemented("ListMetricDescriptors")
+        self.answer_list_metric_descriptors().await
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _request: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Result<Response<cri::ListPodSandboxMetricsResponse>, Status> {
-        unimplemented("ListPodSandboxMetrics")
+        self.answer_list_pod_sandbox_metrics().await
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _request: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
-        unimplemented("StreamPodSandboxMetrics")
+        self.answer_stream_pod_sandbox_metrics().await
     }
 }

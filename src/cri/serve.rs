@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::Stream;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
@@ -13,7 +13,10 @@ use crate::index::PodView;
 use crate::model::{Error, Kind, Result};
 use crate::wire::Message;
 
-use super::Service;
+use super::{Service, status};
+
+/// A handler's answer.
+pub(super) type Answer<T> = Result<Response<T>, Status>;
 
 /// A server stream of replies.
 pub(super) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -106,6 +109,7 @@ impl Service {
             k8s.pod = Empty
         );
         let began = tokio::time::Instant::now();
+        let call = self.calls.begin(method);
         async {
             let result = match self.admit(weight) {
                 Ok(()) => work.await,
@@ -120,7 +124,11 @@ impl Service {
                 }
                 Err(error) => tracing::warn!(elapsed_ms, kind = ?error.kind(), %error, "failed"),
             }
-            result.map(Response::new).map_err(Status::from)
+            let answer = result.map(Response::new).map_err(Status::from);
+            call.end(status::code_name(
+                answer.as_ref().map_or_else(Status::code, |_reply| Code::Ok),
+            ));
+            answer
         }
         .instrument(span)
         .await

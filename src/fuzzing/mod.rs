@@ -8,7 +8,7 @@ use crate::model::reference::LocalName;
 use crate::model::{Descriptor, Digest, Reference};
 use crate::registry::manifest;
 use crate::wire::{Message, cri};
-use crate::{config, devices, image, logs, model, network, nri, registry, spec, store};
+use crate::{config, devices, image, logs, model, network, nri, registry, spec, store, streaming};
 
 /// What takes any input.
 pub type Target = fn(&[u8]);
@@ -34,6 +34,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("record", store::fuzz::record),
     ("reference", reference),
     ("seccomp_profile", spec::fuzz::seccomp_profile),
+    ("spdy", streaming::fuzz::spdy),
+    ("terminal_sizes", streaming::fuzz::sizes),
 ];
 
 /// Normal forms are fixed points, and what is a reference is a local name too.

@@ -129,7 +129,7 @@ impl Abilities {
 /// Whether `snapshotter` works and maps the ids of root file systems.
 fn remaps_ids(plugins: &[PluginInfo], snapshotter: &str) -> bool {
     plugins.iter().any(|plugin| {
-        plugin.kind == "io.containerd.snapshotter.v1"
+        plugin.kind == PluginInfo::SNAPSHOTTER
             && plugin.id == snapshotter
             && plugin.error.is_none()
             && plugin.capabilities.iter().any(|can| can == REMAP_IDS)
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn user_namespaces_need_a_snapshotter_that_remaps() {
         let plugin = |id: &str, capabilities: &[&str], error: Option<&str>| PluginInfo {
-            kind: "io.containerd.snapshotter.v1".into(),
+            kind: PluginInfo::SNAPSHOTTER.into(),
             id: id.into(),
             capabilities: capabilities.iter().map(ToString::to_string).collect(),
             error: error.map(str::to_owned),

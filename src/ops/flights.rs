@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::model::{Digest, Error, Result};
 
 use super::Supervisor;
+use super::callers::Callers;
 
 type Outcome<T> = Option<std::result::Result<T, Arc<Error>>>;
 
@@ -23,6 +24,7 @@ enum Slot<T> {
     Running {
         fingerprint: Digest,
         outcome: watch::Receiver<Outcome<T>>,
+        callers: Callers,
     },
     Landed(Landing<T>),
 }
@@ -60,8 +62,12 @@ impl<K, T> Default for Flights<K, T> {
 }
 
 enum Seat<T> {
-    Join(watch::Receiver<Outcome<T>>),
-    Fly(watch::Sender<Outcome<T>>, watch::Receiver<Outcome<T>>),
+    Join(watch::Receiver<Outcome<T>>, Callers),
+    Fly(
+        watch::Sender<Outcome<T>>,
+        watch::Receiver<Outcome<T>>,
+        Callers,
+    ),
     HandOut(T),
 }
 
@@ -86,27 +92,30 @@ where
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let mut outcome = match self.seat(&key, &fingerprint)? {
+        let (mut outcome, callers) = match self.seat(&key, &fingerprint)? {
             Seat::HandOut(value) => return Ok(value),
-            Seat::Join(outcome) => outcome,
-            Seat::Fly(report, outcome) => {
-                let (flights, key, operation) = (self.clone(), key.clone(), make());
+            Seat::Join(outcome, callers) => (outcome, callers),
+            Seat::Fly(report, outcome, callers) => {
+                // Boxed, since whatever wraps it would move all of it, on a stack that has a limit.
+                let (flights, key, operation) = (self.clone(), key.clone(), Box::pin(make()));
                 let failsafe = Failsafe {
                     flights: self.clone(),
                     key: key.clone(),
                     armed: true,
                 };
+                let counted = callers.clone();
                 supervisor.start(name, async move {
                     let mut failsafe = failsafe;
-                    let result = operation.await;
+                    let result = counted.scope(operation).await;
                     // Once the key is free, the next operation under it may have begun: it is not ours to take away.
                     failsafe.armed = false;
                     flights.land(&key, fingerprint, &result);
                     report.send_replace(Some(result.map_err(Arc::new)));
                 });
-                outcome
+                (outcome, callers)
             }
         };
+        let _waits = callers.enter();
         let landed = outcome.wait_for(Option::is_some).await;
         let result = match landed.as_deref() {
             Ok(Some(Ok(value))) => Ok(value.clone()),
@@ -162,12 +171,17 @@ where
         self.with(|slots| match slots.get_mut(key) {
             None => {
                 let (report, outcome) = watch::channel(None);
-                let seat = Slot::Running { fingerprint: fingerprint.clone(), outcome: outcome.clone() };
+                let callers = Callers::default();
+                let seat = Slot::Running {
+                    fingerprint: fingerprint.clone(),
+                    outcome: outcome.clone(),
+                    callers: callers.clone(),
+                };
                 slots.insert(key.clone(), seat);
-                Ok(Seat::Fly(report, outcome))
+                Ok(Seat::Fly(report, outcome, callers))
             }
-            Some(Slot::Running { fingerprint: running, outcome }) if running == fingerprint => {
-                Ok(Seat::Join(outcome.clone()))
+            Some(Slot::Running { fingerprint: running, outcome, callers }) if running == fingerprint => {
+                Ok(Seat::Join(outcome.clone(), callers.clone()))
             }
             Some(Slot::Running { .. }) => Err(Error::already_exists(format!(
                 "{key} is being created with another configuration; wait for that request or use another attempt"

@@ -4,16 +4,19 @@
 //! The rules are DESIGN's: an operation that its caller would retry runs in a task of its own and the retry joins it;
 //! every step is recorded before it is done and taken back by one unwinder; nothing waits without a limit.
 
+mod callers;
 mod flights;
 pub mod gate;
 mod live;
 mod paths;
 mod supervisor;
+mod timeline;
 mod unwind;
 
 pub use flights::{Flights, Landing};
 pub use gate::{Edge, gate};
-pub use live::{LiveTable, OpInfo, Operation};
+pub use live::{LiveTable, OpInfo, Operation, StepTime, Within};
 pub use paths::{PathJobInfo, TenantPaths};
 pub use supervisor::Supervisor;
+pub use timeline::Passage;
 pub use unwind::{StillThere, unwind};

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
+use super::callers::Callers;
 use crate::model::{Error, Result};
 
 /// First pause before a background task is started again.
@@ -48,8 +49,12 @@ impl Supervisor {
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (tx, rx) = oneshot::channel();
+        let callers = Callers::default();
+        let _waits = callers.enter();
+        // Boxed, since whatever wraps it would move all of it, on a stack that has a limit.
+        let operation = Box::pin(operation);
         self.start(name, async move {
-            if tx.send(operation.await).is_err() {
+            if tx.send(callers.scope(operation).await).is_err() {
                 tracing::info!(task = name, "the caller left before the operation's end");
             }
         });

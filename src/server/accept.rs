@@ -18,9 +18,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use super::sockets::Admission;
+use crate::sys::sockets::{AFTER_ERROR, is_passing};
 
-/// The pause after an accept that failed for want of descriptors or memory.
-const AFTER_ERROR: Duration = Duration::from_millis(100);
 /// How long a full house waits for a connection to end by itself before it closes the idlest one.
 const FULL_HOUSE: Duration = Duration::from_millis(200);
 
@@ -97,16 +96,6 @@ impl House {
             }
         }
     }
-}
-
-/// Errors that concern one connection only.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    )
 }
 
 /// Who is connected, and since when each is silent.
@@ -306,14 +295,5 @@ mod tests {
 
         third.unwrap().unwrap();
         closed.unwrap();
-    }
-
-    #[tokio::test]
-    async fn want_of_descriptors_does_not_end_the_loop() {
-        let passing = io::Error::from(io::ErrorKind::ConnectionAborted);
-        let lasting = io::Error::from_raw_os_error(nix::libc::EMFILE);
-
-        assert!(is_passing(&passing));
-        assert!(!is_passing(&lasting), "it waits before it tries again");
     }
 }

@@ -12,10 +12,14 @@ use tonic::service::Routes;
 use super::handlers;
 use super::identity::NodeIdentity;
 use super::images::ImageDesk;
+use super::logging::Level;
+use super::metrics::{self, Reports};
+use super::reload::Reloading;
+use super::run::Origin;
 use super::tending::Tending;
-use super::{plugins, rooms};
+use super::{plugins, rooms, stuck};
 use crate::admin::{AdminParts, AdminService};
-use crate::config::Shared;
+use crate::config::{Config, Shared};
 use crate::container::Containers;
 use crate::containerd::grpc::{self, ChannelSettings};
 use crate::containerd::{Containerd, Link};
@@ -32,8 +36,11 @@ use crate::nri::Nri;
 use crate::ops::{LiveTable, Supervisor, TenantPaths};
 use crate::recovery::Recovery;
 use crate::sandbox::{Deps, Handlers, Sandboxes};
+use crate::stats::Stats;
 use crate::store::Facts;
+use crate::streaming::Streaming;
 use crate::sys;
+use crate::telemetry::Sources;
 
 /// The pause after a recovery that containerd cut short.
 const AFTER_CUT: Duration = Duration::from_millis(500);
@@ -48,11 +55,14 @@ pub(super) struct House {
     link: Link,
     cni: Arc<Cni>,
     tending: Tending,
+    reloading: Reloading,
     images: Images,
     desk: Arc<ImageDesk>,
     sandboxes: Sandboxes,
     containers: Containers,
     service: cri::Service,
+    streaming: Streaming,
+    stats: Stats,
 }
 
 impl House {
@@ -60,14 +70,14 @@ impl House {
     ///
     /// # Errors
     /// `InvalidArgument` where a setting cannot be used, `Internal` where our own records cannot be opened.
-    pub(super) async fn build(config: Shared) -> Result<Self> {
+    pub(super) async fn build(config: Shared, origin: Origin, level: Level) -> Result<Self> {
         sys::off_thread("put the rooms together", move || {
-            Self::build_blocking(config)
+            Self::build_blocking(config, origin, level)
         })
         .await
     }
 
-    fn build_blocking(config: Shared) -> Result<Self> {
+    fn build_blocking(config: Shared, origin: Origin, level: Level) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let now = config.load();
         let client = grpc::connect(&ChannelSettings {
@@ -114,21 +124,17 @@ impl House {
             abilities: Arc::new(ArcSwap::from_pointee(BTreeMap::new())),
             trouble: Arc::default(),
         };
-        let identity = NodeIdentity {
-            config: config.clone(),
-            deps: Arc::clone(&deps),
-            network: Arc::clone(&deps.network),
-            link: client.link.clone(),
-            driver: handlers::cgroup_driver(&now),
-            abilities: Arc::clone(&tending.abilities),
-            trouble: Arc::clone(&tending.trouble),
-            pod_cidr: ArcSwap::default(),
-        };
+        let reloading = Reloading::new(origin, level, tending.clone());
+        let identity = identity_of(&tending, &reloading, &now);
+        let streaming = rooms::streaming_blocking(&sandboxes, &containers)?;
+        let stats = Stats::new_blocking(Arc::clone(&deps), images.clone());
         let service = cri::Service::new(
             sandboxes.clone(),
             containers.clone(),
             Arc::clone(&desk) as _,
             Arc::new(identity),
+            streaming.clone(),
+            stats.clone(),
         );
         Ok(Self {
             config,
@@ -139,11 +145,14 @@ impl House {
             supervisor,
             cni,
             tending,
+            reloading,
             images,
             desk,
             sandboxes,
             containers,
             service,
+            streaming,
+            stats,
         })
     }
 
@@ -159,18 +168,18 @@ impl House {
 
     /// Where the streaming listener listens.
     pub(super) fn streaming_address(&self) -> Option<SocketAddr> {
-        None
+        Some(self.streaming.address())
     }
 
     /// The services of the socket.
     pub(super) fn routes(&self) -> Routes {
         let limit = self.config.load().server.max_message_bytes.get();
-        let desk = &self.desk;
         let admin = AdminService::new(AdminParts {
             live: self.live.clone(),
-            archives: Arc::clone(desk) as _,
-            mirrors: Arc::clone(desk) as _,
-            pulls: Arc::clone(desk) as _,
+            paths: self.tending.deps.paths.clone(),
+            pods: Arc::clone(&self.tending.deps.index),
+            images: Arc::clone(&self.desk) as _,
+            configuration: Arc::new(self.reloading.clone()),
         });
         Routes::new(admin.into_server(limit))
             .add_service(self.service.runtime_server(limit))
@@ -207,10 +216,18 @@ impl House {
             }
         };
         self.images.start();
+        self.stats.start();
+        let reloading = self.reloading.clone();
+        self.supervisor
+            .keep("configuration file", move || reloading.clone().watch());
         let cni = Arc::clone(&self.cni);
         self.supervisor.keep("CNI configuration", move || {
             let cni = Arc::clone(&cni);
             async move { cni.watch().await }
+        });
+        let (live, clock) = (self.live.clone(), Arc::clone(&self.tending.deps.clock));
+        self.supervisor.keep("stuck operations", move || {
+            stuck::watch(live.clone(), Arc::clone(&clock))
         });
         self.supervisor
             .keep("janitor", move || recovery.clone().janitor());
@@ -219,8 +236,42 @@ impl House {
             tending.clone().follow(generation)
         });
         self.start_plugins().await;
+        self.serve_streams();
         self.service.open();
         Ok(())
+    }
+
+    /// Answers Prometheus, where it has an address to scrape.
+    pub(super) fn serve_metrics(&self) {
+        let Some(address) = self.config.load().metrics.address.clone() else {
+            return;
+        };
+        let reports = Reports {
+            clock: Arc::clone(&self.tending.deps.clock),
+            images: self.images.clone(),
+            live: self.live.clone(),
+            paths: self.tending.deps.paths.clone(),
+            supervisor: self.supervisor.clone(),
+            link: self.link.clone(),
+            streaming: self.streaming.clone(),
+        };
+        let calls = self.service.calls().clone();
+        let sources = Sources::new(vec![Box::new(reports), Box::new(calls)]);
+        let listening = metrics::listen(address, sources, self.supervisor.clone());
+        self.supervisor.watch("metrics endpoint", listening);
+    }
+
+    /// Answers the clients of exec, attach and port-forward.
+    fn serve_streams(&self) {
+        let streaming = self.streaming.clone();
+        self.supervisor.keep("streaming listener", move || {
+            let streaming = streaming.clone();
+            async move {
+                if let Err(error) = streaming.serve().await {
+                    tracing::error!(%error, "exec, attach and port-forward do not answer");
+                }
+            }
+        });
     }
 
     /// Starts the NRI plugins of the node, which are to hear of the first request, and lets others connect.
@@ -238,13 +289,12 @@ impl House {
         }
     }
 
-    /// Hands a changed configuration on, in a task of its own.
-    pub(super) fn configuration_changed(&self) {
-        let tending = self.tending.clone();
-        self.supervisor.start("apply configuration", async move {
-            if let Err(error) = tending.apply().await {
-                tracing::error!(%error, "a part of the new configuration did not take effect");
-            }
+    /// Reads the configuration again, in a task of its own.
+    pub(super) fn reload(&self) {
+        let reloading = self.reloading.clone();
+        self.supervisor.start("reload", async move {
+            // What came of it was logged.
+            drop(reloading.again().await);
         });
     }
 
@@ -257,6 +307,20 @@ impl House {
         };
         self.supervisor
             .keep("containerd events", move || intake.clone().follow());
+    }
+}
+
+fn identity_of(tending: &Tending, reloading: &Reloading, now: &Config) -> NodeIdentity {
+    NodeIdentity {
+        config: tending.config.clone(),
+        deps: Arc::clone(&tending.deps),
+        network: Arc::clone(&tending.deps.network),
+        link: tending.link.clone(),
+        driver: handlers::cgroup_driver(now),
+        abilities: Arc::clone(&tending.abilities),
+        trouble: Arc::clone(&tending.trouble),
+        reloading: reloading.clone(),
+        pod_cidr: ArcSwap::default(),
     }
 }
 

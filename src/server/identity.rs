@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::reload::Reloading;
 use crate::config::Shared;
 use crate::containerd::Link;
 use crate::cri::{HandlerFeatures, Identity, NodeStatus};
@@ -26,6 +27,7 @@ pub(super) struct NodeIdentity {
     pub(super) driver: CgroupDriver,
     pub(super) abilities: Arc<ArcSwap<BTreeMap<String, Abilities>>>,
     pub(super) trouble: Arc<ArcSwapOption<String>>,
+    pub(super) reloading: Reloading,
     pub(super) pod_cidr: ArcSwap<String>,
 }
 
@@ -82,6 +84,9 @@ impl NodeIdentity {
             ("liveOperations".to_owned(), operations.to_string()),
             ("nri".to_owned(), self.deps.nri.shown().to_string()),
         ]);
+        if let Some(last) = self.reloading.shown() {
+            info.insert("lastReload".to_owned(), last.to_string());
+        }
         // crictl fails on a value that begins like an object and is none, so nothing stands for nothing.
         let networks = self.network.shown();
         if networks.is_object() {

@@ -7,12 +7,13 @@ use futures::future::BoxFuture;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::admin::{Archive, Archives, Imported, Mirrors, Pieces, PullOrder, Pulls};
+use crate::admin::{Archive, Archives, Imported, Mirrors, Pieces, PullOrder, Pulls, Stock};
 use crate::container::{LocalImage, LocalImages};
 use crate::cri;
 use crate::events::ImageNews;
 use crate::image::{
-    DiskUsage, FsUsage, ImageUser, ImageView, Images, ImportRequest, PullReport, PullRequest,
+    DiskUsage, FsUsage, ImageUser, ImageView, Images, ImportRequest, PruneRequest, Pruned,
+    PullReport, PullRequest,
 };
 use crate::model::{Classify, Context, Error, Kind, Result};
 use crate::ops::Supervisor;
@@ -62,14 +63,15 @@ fn image(view: &ImageView) -> pb::Image {
     }
 }
 
+/// The snapshot that containers start from, as text; empty for an image without layers.
+fn chain_of(view: &ImageView) -> String {
+    let chain = view.chain_id.as_ref();
+    chain.map(ToString::to_string).unwrap_or_default()
+}
+
 fn verbose(view: &ImageView) -> Result<BTreeMap<String, String>> {
     let spec: &RawValue = serde_json::from_slice(&view.config_json).unwrap_or(RawValue::NULL);
-    let chain_id = view
-        .chain_id
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    let info = serde_json::to_string(&json!({ "chainID": chain_id, "imageSpec": spec }));
+    let info = serde_json::to_string(&json!({ "chainID": chain_of(view), "imageSpec": spec }));
     let info = info.classify(Kind::Internal, || "encode verbose info".to_owned())?;
     Ok(BTreeMap::from([("info".to_owned(), info)]))
 }
@@ -163,17 +165,18 @@ impl cri::Images for ImageDesk {
 
 impl LocalImages for ImageDesk {
     fn find(&self, text: &str) -> Result<Option<LocalImage>> {
-        Ok(self.images.resolve_local(text)?.map(|view| LocalImage {
-            id: view.id.to_string(),
-            reference: view.reference().to_owned(),
-            tag: view.repo_tags.first().cloned(),
-            record: view.display_name().to_owned(),
-            chain_id: view
-                .chain_id
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            defaults: view.config.defaults.clone(),
+        let found = self.images.resolve_local(text)?;
+        Ok(found.map(|view| {
+            self.images.note_use(&view.id);
+            LocalImage {
+                id: view.id.to_string(),
+                reference: view.reference().to_owned(),
+                tag: view.repo_tags.first().cloned(),
+                record: view.display_name().to_owned(),
+                chain_id: chain_of(&view),
+                is_artifact: view.is_artifact(),
+                defaults: view.config.defaults.clone(),
+            }
         }))
     }
 
@@ -214,14 +217,15 @@ impl PauseImages for ImageDesk {
                 .images
                 .resolve_local(reference)?
                 .ok_or_else(|| Error::not_found(format!("image {reference}: removed meanwhile")))?;
+            if view.is_artifact() {
+                return Err(Error::precondition(format!(
+                    "image {reference}: it is an OCI artifact and cannot be run"
+                )));
+            }
             Ok(LocalPauseImage {
                 id: view.id.to_string(),
                 name: view.display_name().to_owned(),
-                chain_id: view
-                    .chain_id
-                    .as_ref()
-                    .map(ToString::to_string)
-                    .unwrap_or_default(),
+                chain_id: chain_of(&view),
                 defaults: view.config.defaults.clone(),
             })
         })
@@ -280,16 +284,24 @@ impl Pulls for ImageDesk {
         self.images.pulls()
     }
 
-    fn disk_usage(&self) -> Result<DiskUsage> {
-        self.images.disk_usage()
-    }
-
     fn progress(&self, order: &PullOrder) -> Option<PullReport> {
         self.images.progress_of(&ordered(order).ok()?)
     }
 
     fn pull(&self, order: PullOrder) -> BoxFuture<'_, Result<String>> {
         Box::pin(async move { Ok(self.images.pull(ordered(&order)?).await?.to_string()) })
+    }
+}
+
+impl Stock for ImageDesk {
+    fn disk_usage(&self) -> Result<DiskUsage> {
+        self.images.disk_usage()
+    }
+
+    fn prune(&self, request: PruneRequest) -> BoxFuture<'_, Result<Pruned>> {
+        let images = self.images.clone();
+        let work = async move { images.prune(request).await };
+        Box::pin(self.supervisor.detached("PruneImages", work))
     }
 }
 

@@ -13,13 +13,16 @@ mod limit;
 mod lock;
 mod logging;
 mod managed;
+mod metrics;
 mod notify;
 mod plugins;
+mod reload;
 mod rooms;
 mod run;
 mod serve;
 mod signals;
 mod sockets;
+mod stuck;
 mod tending;
 #[cfg(test)]
 mod units_tests;

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use crate::config::{Config, IpPreference};
+use crate::container::Containers;
 use crate::image::{ImageParts, Images};
+use crate::model::Result;
 use crate::network::{self, NetworkSettings};
 use crate::registry::{Registry, Settings};
-use crate::sandbox::Deps;
+use crate::sandbox::{Deps, Sandboxes};
+use crate::streaming::{self, Streaming};
 
 /// What the network room may be told by an operator.
 pub fn network_settings(config: &Config) -> NetworkSettings {
@@ -34,6 +37,8 @@ pub(super) fn images(deps: &Arc<Deps>) -> Images {
         config_paths: config.images.registry_config_path.clone(),
         max_downloads: config.images.max_concurrent_downloads.get(),
         idle_timeout: config.images.progress_timeout,
+        range_size: config.images.range_size,
+        range_memory: config.images.range_memory,
         ..Settings::default()
     });
     Images::new(ImageParts {
@@ -43,5 +48,20 @@ pub(super) fn images(deps: &Arc<Deps>) -> Images {
         live: deps.live.clone(),
         clock: Arc::clone(&deps.clock),
         config: deps.config.clone(),
+    })
+}
+
+/// The streaming server, bound and not yet serving.
+pub(super) fn streaming_blocking(
+    sandboxes: &Sandboxes,
+    containers: &Containers,
+) -> Result<Streaming> {
+    let deps = sandboxes.deps();
+    Streaming::bind_blocking(streaming::Parts {
+        containers: containers.clone(),
+        sandboxes: sandboxes.clone(),
+        config: deps.config.clone(),
+        supervisor: deps.supervisor.clone(),
+        live: deps.live.clone(),
     })
 }

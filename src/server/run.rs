@@ -61,7 +61,8 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
     let limits = config.server.clone();
     let socket = ground.listening.path().unwrap_or(limits.socket.clone());
     let shared = Shared::new(config);
-    let house = House::build(shared.clone()).await?;
+    let house = House::build(shared.clone(), origin, level).await?;
+    house.serve_metrics();
     let closing = house.closing().clone();
     let managed = ground.managed.map(|managed| kept(managed, &house));
     let serving = serve::serve(
@@ -78,7 +79,7 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
         tokio::select! {
             word = signals.next() => match word {
                 Word::Stop => break Ok(()),
-                Word::Reload => reload(&shared, &origin, &level, &house),
+                Word::Reload => house.reload(),
             },
             served = &mut serving => {
                 break served.and(Err(Error::internal("the listener ended by itself")));
@@ -214,26 +215,6 @@ async fn end_managed(managed: Option<oneshot::Receiver<Managed>>, shared: &Share
 /// Waits for a request to stop; there is nothing to reload meanwhile.
 async fn told_to_stop(signals: &mut Signals) {
     while signals.next().await != Word::Stop {}
-}
-
-/// Reads the configuration again. A bad one changes nothing.
-fn reload(shared: &Shared, origin: &Origin, level: &logging::Level, house: &House) {
-    let fresh = Config::load(origin.path.as_deref(), &origin.overrides)
-        .and_then(|config| level.set(&config.diagnostics.level).map(|()| config));
-    match fresh {
-        Ok(config) => {
-            let waiting = shared.replace(config);
-            house.configuration_changed();
-            tracing::info!("configuration reloaded");
-            if !waiting.is_empty() {
-                tracing::warn!(
-                    keys = waiting.join(", "),
-                    "these changes wait for a restart"
-                );
-            }
-        }
-        Err(error) => tracing::error!(%error, "reload refused; the configuration stays as it was"),
-    }
 }
 
 async fn off_thread<T: Send + 'static>(

@@ -69,20 +69,27 @@ mod tests {
     use super::super::sockets;
     use super::*;
     use crate::admin::{
-        AdminParts, AdminService, Archive, Archives, Imported, Mirrors, Pieces, PullOrder, Pulls,
-        client,
+        AdminParts, AdminService, Archive, Archives, Configuration, Imported, Mirrors, Pieces,
+        PullOrder, Pulls, Stock, client,
     };
-    use crate::config::Config;
-    use crate::image::{DiskUsage, PullReport};
+    use crate::config::{Change, Config};
+    use crate::image::{DiskUsage, PruneRequest, Pruned, PullReport};
+    use crate::index::Index;
     use crate::model::clock::SystemClock;
     use crate::model::{Digest, Error, Timestamp};
-    use crate::ops::LiveTable;
+    use crate::ops::{LiveTable, TenantPaths};
     use crate::registry::{BreakerState, HostReport};
     use crate::wire::admin::admin_client::AdminClient;
     use crate::wire::admin::{ImportImageRequest, ListMirrorsRequest, ListOperationsRequest};
 
     /// Counts the bytes of archives, and refuses empty ones.
     struct Scales;
+
+    impl Configuration for Scales {
+        fn reload(&self) -> BoxFuture<'_, Result<Vec<Change>>> {
+            Box::pin(async { Err(Error::invalid("line 3: a.b: no such key")) })
+        }
+    }
 
     impl Archives for Scales {
         fn export<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Pieces>> {
@@ -131,16 +138,22 @@ mod tests {
             Vec::new()
         }
 
-        fn disk_usage(&self) -> Result<DiskUsage> {
-            Ok(DiskUsage::default())
-        }
-
         fn progress(&self, _order: &PullOrder) -> Option<PullReport> {
             None
         }
 
         fn pull(&self, order: PullOrder) -> BoxFuture<'_, Result<String>> {
             Box::pin(async move { Err(Error::not_found(order.reference)) })
+        }
+    }
+
+    impl Stock for Scales {
+        fn disk_usage(&self) -> Result<DiskUsage> {
+            Ok(DiskUsage::default())
+        }
+
+        fn prune(&self, _request: PruneRequest) -> BoxFuture<'_, Result<Pruned>> {
+            Box::pin(async { Ok(Pruned::default()) })
         }
     }
 
@@ -160,9 +173,10 @@ mod tests {
         let operation = live.begin("RunPodSandbox", "default/web");
         let admin = AdminService::new(AdminParts {
             live,
-            archives: Arc::new(Scales),
-            mirrors: Arc::new(Scales),
-            pulls: Arc::new(Scales),
+            paths: TenantPaths::new(Arc::new(SystemClock)),
+            pods: Arc::new(Index::new(Arc::new(SystemClock))),
+            images: Arc::new(Scales),
+            configuration: Arc::new(Scales),
         });
         let routes = Routes::new(admin.into_server(1 << 24));
         let stop = CancellationToken::new();

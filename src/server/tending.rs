@@ -8,10 +8,10 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{handlers, rooms};
-use crate::config::{Handler, Shared};
+use crate::config::{Config, Handler, Shared};
 use crate::containerd::{Link, LinkState};
 use crate::model::Result;
-use crate::network::SharedNetworkSettings;
+use crate::network::{NetworkSettings, SharedNetworkSettings};
 use crate::node::backend;
 use crate::node::features::{self, Abilities};
 use crate::sandbox::Deps;
@@ -32,6 +32,13 @@ pub(super) struct Tending {
     pub(super) abilities: Arc<ArcSwap<BTreeMap<String, Abilities>>>,
     /// Why the containerd that answers must not be used.
     pub(super) trouble: Arc<ArcSwapOption<String>>,
+}
+
+/// What follows from one configuration, read and not yet in place.
+pub(super) struct Ready {
+    abilities: BTreeMap<String, Abilities>,
+    handlers: handlers::Table,
+    network: NetworkSettings,
 }
 
 impl Tending {
@@ -81,20 +88,47 @@ impl Tending {
 
     /// What the handlers can do follows from their OCI runtimes, which are asked once containerd answers.
     async fn look_at_runtimes(&self) -> Result<()> {
-        let config = self.config.load();
+        let ready = self.prepare(self.config.load()).await?;
+        self.adopt(ready);
+        Ok(())
+    }
+
+    /// Reads what `config` names, and asks the OCI runtimes that it names where containerd answers. Changes nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the handler whose files cannot be read.
+    pub(super) async fn prepare(&self, config: Arc<Config>) -> Result<Ready> {
         let kernel = self.deps.host.load().kernel;
         let introspection = &*self.deps.containerd.introspection;
         let driver = handlers::cgroup_driver(&config);
-        let options = |handler: &Handler| handlers::shim_options(&config, handler, driver);
-        let abilities = features::ask_all(&config.runtimes, introspection, kernel, options).await;
-        self.abilities.store(Arc::new(abilities.clone()));
-        let (default, table) = sys::off_thread("make the handlers ready", move || {
-            let can = |name: &str| abilities.get(name).copied().unwrap_or_default();
+        let abilities = match self.link.state() {
+            LinkState::Up { .. } => {
+                let options = |handler: &Handler| handlers::shim_options(&config, handler, driver);
+                features::ask_all(&config.runtimes, introspection, kernel, options).await
+            }
+            // Its return brings the rest.
+            LinkState::Untried | LinkState::Down { .. } => (**self.abilities.load()).clone(),
+        };
+        let network = rooms::network_settings(&config);
+        let known = abilities.clone();
+        let handlers = sys::off_thread("make the handlers ready", move || {
+            let can = |name: &str| known.get(name).copied().unwrap_or_default();
             handlers::table_blocking(&config, can)
         })
         .await?;
+        Ok(Ready {
+            abilities,
+            handlers,
+            network,
+        })
+    }
+
+    /// Puts in place what was prepared.
+    pub(super) fn adopt(&self, ready: Ready) {
+        let (default, table) = ready.handlers;
+        self.abilities.store(Arc::new(ready.abilities));
         self.deps.handlers.replace(default, table);
-        Ok(())
+        self.network.store(Arc::new(ready.network));
     }
 
     /// Looks again whenever another connection to containerd stands. The one of `seen` was looked at already.
@@ -142,17 +176,13 @@ impl Tending {
         }
     }
 
-    /// Hands a changed configuration to the rooms that keep a copy of their part.
+    /// Looks again at the node by the rules of a changed configuration.
     ///
     /// # Errors
-    /// `InvalidArgument` where a handler's files cannot be read; the handlers stay as they were then.
+    /// Those of containerd, where it is there.
     pub(super) async fn apply(&self) -> Result<()> {
-        let config = self.config.load();
-        self.network
-            .store(Arc::new(rooms::network_settings(&config)));
         match self.link.state() {
             LinkState::Up { .. } => self.look().await,
-            // The return of containerd brings the rest.
             LinkState::Untried | LinkState::Down { .. } => Ok(()),
         }
     }

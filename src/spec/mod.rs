@@ -52,7 +52,7 @@ pub use lexical::clean as clean_path;
 pub use mounts::check_mount;
 pub use namespaces::{UserMapping, shared_user_mapping, user as user_mapping};
 pub use pause::{check_pod, pause};
-pub use process::exec;
+pub use process::{check_command, exec, set_console_size};
 pub use resources::{effective as effective_resources, updated as update_resources};
 pub use seccomp_file::{MAX_PROFILE_BYTES as MAX_SECCOMP_PROFILE_BYTES, path_of as seccomp_path};
 pub use sysctls::concern_network as sysctls_concern_network;

@@ -1,8 +1,10 @@
 //! The process of a container: arguments, environment, directory, and the same for an exec (contract: pods 3.5).
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{BoxBuilder, Process, Spec};
 
-use crate::model::{ContainerConfig, Error, HostFacts, ImageDefaults, PodConfig, Result};
+use crate::model::{
+    Classify as _, ContainerConfig, Error, HostFacts, ImageDefaults, Kind, PodConfig, Result,
+};
 
 use super::lexical::clean;
 
@@ -165,23 +167,51 @@ pub(super) fn cwd(asked: &str, image: &ImageDefaults) -> Result<String> {
     Ok(cwd)
 }
 
+/// Whether `command` can be an exec's.
+///
+/// # Errors
+/// `InvalidArgument` on an empty command or one beyond a limit.
+pub fn check_command(command: &[String]) -> Result<()> {
+    if command.is_empty() {
+        return Err(Error::invalid("exec: no command given"));
+    }
+    check_limits("arguments", command)
+}
+
 /// The process of an exec: the container's own user, environment, directory, capabilities and labels, another command.
+/// One with a terminal of its own is told which kind that is.
 ///
 /// # Errors
 /// `InvalidArgument` on an empty command or one beyond a limit; `Internal` where the spec holds no process.
 pub fn exec(spec: &Spec, command: &[String], tty: bool) -> Result<Process> {
-    if command.is_empty() {
-        return Err(Error::invalid("exec: no command given"));
-    }
-    check_limits("arguments", command)?;
+    check_command(command)?;
     let mut process = spec
         .process()
         .clone()
         .ok_or_else(|| Error::internal("exec: the container's spec has no process"))?;
+    if tty {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.push("TERM=xterm".into());
+        process.set_env(Some(overlay(&env)));
+    }
     process
         .set_args(Some(command.to_vec()))
         .set_terminal(tty.then_some(true));
     Ok(process)
+}
+
+/// Gives the terminal of `process` its size before it starts, so that the process never sees another one.
+///
+/// # Errors
+/// `Internal` where the library refuses the numbers.
+pub fn set_console_size(process: &mut Process, width: u16, height: u16) -> Result<()> {
+    let size = BoxBuilder::default()
+        .width(u64::from(width))
+        .height(u64::from(height))
+        .build()
+        .classify(Kind::Internal, || "the size of a terminal".to_owned())?;
+    process.set_console_size(Some(size));
+    Ok(())
 }
 
 #[cfg(test)]

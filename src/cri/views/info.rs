@@ -9,7 +9,8 @@ use crate::containerd::Payload;
 use crate::index::{ContainerView, SandboxView};
 use crate::model::security::NamespaceMode;
 use crate::model::state::ContainerState;
-use crate::model::{Classify, Kind, Resources, Result};
+use crate::model::{Classify, Kind, Resources, Result, Timestamp};
+use crate::ops::{Passage, StepTime};
 use crate::sandbox::RuntimeHandler;
 use crate::wire::{cri, gojson, runc};
 
@@ -37,6 +38,52 @@ struct SandboxInfo<'a> {
     /// Ours: what would not unwind.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     stuck_steps: &'a [String],
+    /// Ours: where the time of its start went.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    timeline: Vec<TimelineEntry>,
+}
+
+/// One operation of the start of a pod. Times are microseconds, since that operation began where they stand in a step.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TimelineEntry {
+    operation: &'static str,
+    object: String,
+    /// In nanoseconds since the epoch.
+    started_at: i64,
+    /// Absent while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    took_us: Option<u128>,
+    steps: Vec<TimelineStep>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TimelineStep {
+    step: &'static str,
+    at_us: u128,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    took_us: Option<u128>,
+}
+
+impl From<Passage> for TimelineEntry {
+    fn from(passage: Passage) -> Self {
+        let took = |began: Timestamp, ended: Option<Timestamp>| {
+            ended.map(|ended| ended.since(began).as_micros())
+        };
+        let step = |step: &StepTime| TimelineStep {
+            step: step.name,
+            at_us: step.began.since(passage.began).as_micros(),
+            took_us: took(step.began, step.ended),
+        };
+        Self {
+            operation: passage.kind,
+            started_at: passage.began.0,
+            took_us: took(passage.began, passage.ended),
+            steps: passage.steps.iter().map(step).collect(),
+            object: passage.object,
+        }
+    }
 }
 
 /// containerd's sandbox metadata, as it stores it.
@@ -100,18 +147,15 @@ struct ContainerInfo<'a> {
     exit_diagnosis: &'a str,
 }
 
-/// The info of a sandbox; nothing unless `verbose`. `handler` is its runtime handler, where that is still configured.
+/// The info of a sandbox. `handler` is its runtime handler, where that is still configured; `timeline` tells of its start.
 ///
 /// # Errors
 /// `Internal` where it cannot be written as JSON.
 pub(in crate::cri) fn sandbox(
     view: &SandboxView,
     handler: Option<&RuntimeHandler>,
-    verbose: bool,
+    timeline: Vec<Passage>,
 ) -> Result<BTreeMap<String, String>> {
-    if !verbose {
-        return Ok(BTreeMap::new());
-    }
     let (resources, overhead) = view.updated.clone().unwrap_or_default();
     let pause = view.pause_image.as_ref();
     let has_own_network = view.config.security.namespaces.network != NamespaceMode::Node;
@@ -136,6 +180,7 @@ pub(in crate::cri) fn sandbox(
         resources: resources.as_ref().map(of_linux),
         overhead: overhead.as_ref().map(of_linux),
         stuck_steps: &view.stuck,
+        timeline: timeline.into_iter().map(TimelineEntry::from).collect(),
     })
 }
 

@@ -3,7 +3,7 @@
 pub(super) mod info;
 
 use crate::index::{
-    ContainerFilter, ContainerView, ListedState, PodView, SandboxFilter, SandboxView,
+    ContainerFilter, ContainerView, ListedState, SandboxFilter, SandboxView, WholePod,
 };
 use crate::model::{Error, Result, Timestamp};
 use crate::wire::cri;
@@ -45,9 +45,9 @@ pub(super) fn sandbox_status(view: &SandboxView) -> cri::PodSandboxStatus {
     }
 }
 
-/// The listed containers of a pod, as events and, once there are events, PodSandboxStatus show them.
-pub(super) fn container_statuses(pod: &PodView) -> Vec<cri::ContainerStatus> {
-    let listed = pod.containers.values().filter(|view| !view.parked);
+/// The containers of a pod as PodSandboxStatus and events show them.
+pub(super) fn container_statuses(pod: &WholePod) -> Vec<cri::ContainerStatus> {
+    let listed = pod.containers.iter();
     listed.map(|view| container_status(view)).collect()
 }
 

@@ -9,6 +9,7 @@ use crate::model::state::{ContainerState, SandboxState};
 use crate::model::{
     ContainerConfig, ContainerId, Kind, Pid, PodConfig, Resources, SandboxId, Signal, Termination,
 };
+use crate::ops::{Passage, StepTime};
 use crate::sandbox::RuntimeHandler;
 use crate::wire::{record, runc};
 
@@ -192,23 +193,6 @@ fn no_image_field_is_ever_empty() {
     assert_eq!(item.image.unwrap().user_specified_image, "nginx");
 }
 
-#[test]
-fn a_parked_container_is_in_no_pods_statuses() {
-    let view = |parked| ContainerView {
-        parked,
-        ..container()
-    };
-    let pod = |parked| PodView {
-        generation: 1,
-        at: Timestamp(1),
-        sandbox: Arc::new(sandbox()),
-        containers: [(view(parked).id.clone(), Arc::new(view(parked)))].into(),
-    };
-
-    assert_eq!(container_statuses(&pod(false)).len(), 1);
-    assert!(container_statuses(&pod(true)).is_empty());
-}
-
 fn handler() -> RuntimeHandler {
     let options = runc::Options {
         binary_name: "/usr/bin/crun".into(),
@@ -242,7 +226,19 @@ fn the_streams_get_another_owner_and_the_other_options_stay(#[case] uid: u32, #[
 #[test]
 fn verbose_info_is_one_json_object_with_the_stored_texts_inside() {
     let handler = handler();
-    let shown = info::sandbox(&sandbox(), Some(&handler), true).unwrap();
+    let step = StepTime {
+        name: "netns",
+        began: Timestamp(3_000),
+        ended: None,
+    };
+    let start = Passage {
+        kind: "RunPodSandbox",
+        object: "web".into(),
+        began: Timestamp(1_000),
+        ended: Some(Timestamp(9_000)),
+        steps: vec![step],
+    };
+    let shown = info::sandbox(&sandbox(), Some(&handler), vec![start]).unwrap();
     let read: serde_json::Value = serde_json::from_str(&shown["info"]).unwrap();
 
     assert_eq!(read["pid"], 42);
@@ -250,6 +246,16 @@ fn verbose_info_is_one_json_object_with_the_stored_texts_inside() {
     assert_eq!(read["runtimeSpec"]["ociVersion"], "1.2.0");
     assert_eq!(read["cniResult"], serde_json::Value::Null);
     assert_eq!(read["netNamespaceClosed"], false);
+    assert_eq!(
+        read["timeline"],
+        serde_json::json!([{
+            "operation": "RunPodSandbox",
+            "object": "web",
+            "startedAt": 1_000,
+            "tookUs": 8,
+            "steps": [{"step": "netns", "atUs": 2}],
+        }])
+    );
     assert_eq!(read["image"], "");
     assert_eq!(
         read["runtimeOptions"],
@@ -280,14 +286,13 @@ fn verbose_info_is_one_json_object_with_the_stored_texts_inside() {
         )),
         ..sandbox()
     };
-    let shown = info::sandbox(&resized, None, true).unwrap();
+    let shown = info::sandbox(&resized, None, Vec::new()).unwrap();
     let read: serde_json::Value = serde_json::from_str(&shown["info"]).unwrap();
     assert_eq!(
         read["resources"],
         serde_json::json!({"linux": {"cpu_shares": 7}})
     );
 
-    assert!(info::sandbox(&sandbox(), None, false).unwrap().is_empty());
     assert!(
         info::container(&container(), None, false)
             .unwrap()

@@ -97,7 +97,13 @@ impl Runner {
         settings: &NetworkSettings,
         call: Call<'_>,
     ) -> Result<Vec<u8>, Failure> {
-        let row = self.live.begin(call.verb.operation(), call.container_id);
+        let row = match call.verb {
+            Verb::Add => {
+                let object = format!("{} {}", call.plugin_type, call.container_id);
+                self.live.begin_for(call.container_id, "CNI ADD", object)
+            }
+            verb => self.live.begin(verb.operation(), call.container_id),
+        };
         row.waits_on(Some(format!("a free slot for plugin {}", call.plugin_type)));
         let name = call.name();
         let work = async {
@@ -106,6 +112,7 @@ impl Runner {
                 .acquire()
                 .await
                 .classify(Kind::Internal, || name.clone())?;
+            row.step("plugin");
             row.waits_on(Some(format!("plugin {}", call.plugin_type)));
             self.run_now(settings, &call).await
         };

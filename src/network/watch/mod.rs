@@ -17,7 +17,7 @@ use super::input;
 use super::plugin::{Call, Runner, Verb, blocking};
 use super::settings::{NetworkSettings, SharedNetworkSettings};
 use super::shown;
-use crate::model::{Context, Error, Result};
+use crate::model::{Context, Error, Kind, Result};
 use crate::sys::errno::SysContext;
 use crate::sys::readiness;
 
@@ -30,6 +30,21 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The configured networks, or why there are none.
 type Loaded = std::result::Result<Vec<NetworkConfig>, String>;
+
+/// What holds after a look at the directory. Want of descriptors or memory says nothing about what is configured: then
+/// the configuration of before holds on.
+fn outcome(before: &Loaded, looked: Result<Vec<NetworkConfig>>) -> Loaded {
+    match (before, looked) {
+        (Ok(networks), Err(error)) if error.kind() == Kind::ResourceExhausted => {
+            tracing::warn!(
+                error = error.chain(),
+                "the network configuration cannot be read now; the one of before holds on"
+            );
+            Ok(networks.clone())
+        }
+        (_, looked) => looked.map_err(|error| error.chain()),
+    }
+}
 
 /// Holds what is configured now and keeps it fresh.
 #[derive(Debug)]
@@ -83,9 +98,8 @@ impl Configs {
     pub(super) async fn refresh(&self, runner: &Runner) {
         let settings = self.settings.load_full();
         let (dir, max) = (settings.conf_dir.clone(), settings.max_conf_num);
-        let loaded = blocking(move || conflist::load_dir_blocking(&dir, max))
-            .await
-            .map_err(|error| error.chain());
+        let loaded = blocking(move || conflist::load_dir_blocking(&dir, max)).await;
+        let loaded = outcome(&self.loaded.load(), loaded);
         if *self.loaded.load_full() != loaded {
             match &loaded {
                 Ok(networks) => {

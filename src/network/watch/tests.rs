@@ -155,3 +155,22 @@ async fn plugins_that_can_tell_are_asked_how_they_are() {
     fixture.configs.refresh(&fixture.runner).await;
     assert_eq!(fixture.configs.status(), NetworkStatus::ready());
 }
+
+#[test]
+fn want_of_descriptors_is_no_news_of_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("10-pods.conflist");
+    let text = r#"{"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "bridge"}]}"#;
+    std::fs::write(file, text).unwrap();
+    let networks = conflist::load_dir_blocking(dir.path(), 1).unwrap();
+    let (good, bad) = (Ok(networks), Err("no network config found".to_owned()));
+    let exhausted = || Err(Error::exhausted("too many open files"));
+    let missing = || Err(Error::not_found("no network config found"));
+
+    assert_eq!(outcome(&good, exhausted()), good);
+    assert_eq!(outcome(&good, missing()), bad);
+    assert_eq!(
+        outcome(&bad, exhausted()),
+        Err("too many open files".to_owned())
+    );
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Check;
 use super::facts::{Backend, Facts};
+use crate::containerd::PluginInfo;
 use crate::node::backend::{DISABLE_CRI, cri_plugin_is_active};
 
 /// The oldest containerd that we are tested with.
@@ -97,7 +98,7 @@ fn snapshotters(backend: &Backend, facts: &Facts) -> Vec<Check> {
         let plugin = backend
             .plugins
             .iter()
-            .find(|plugin| plugin.kind == "io.containerd.snapshotter.v1" && plugin.id == name);
+            .find(|plugin| plugin.kind == PluginInfo::SNAPSHOTTER && plugin.id == name);
         let remedy = "set containerd.snapshotter, or the handler's one, to a snapshotter that containerd has (ctr plugins ls)";
         match plugin.map(|plugin| &plugin.error) {
             Some(None) => Check::ok(title, "loaded"),

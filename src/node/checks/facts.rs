@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::config::settings::Handler;
-use crate::containerd::{Introspection, PluginInfo, ServerVersion};
+use crate::containerd::{Containerd, Introspection, PluginInfo, ServerVersion};
 use crate::devices::{self, BrokenFile, ClassesSurvey};
+use crate::image::{self, Interrupted, broken_verifiers_blocking};
 use crate::model::host_facts::{CgroupDriver, KernelVersion};
 use crate::model::{Pid, Result, Timestamp};
 use crate::network::{NetworkSettings, SurveyedNetwork, survey_blocking};
@@ -151,6 +152,10 @@ pub struct Facts {
     pub spaces: Vec<(PathBuf, Result<Space, String>)>,
     /// `hosts.toml` files that cannot be used, and why.
     pub broken_hosts_files: Vec<(PathBuf, String)>,
+    /// Verifiers of images that cannot be run, and why.
+    pub broken_verifiers: Vec<(PathBuf, String)>,
+    /// What interrupted pulls hold, where containerd tells.
+    pub interrupted: Option<Interrupted>,
     /// Whether SELinux, where it is on and not switched off for containers, has labels for them.
     pub selinux: Option<bool>,
     /// CDI specifications that cannot be used, or not wholly.
@@ -185,13 +190,18 @@ fn no_plugins_blocking(dir: &Path) -> Vec<(PathBuf, String)> {
 /// `Internal` where a helper thread dies.
 pub async fn gather(
     config: &Config,
-    introspection: &dyn Introspection,
+    backend: &Containerd,
     networks: NetworkSettings,
     now: Timestamp,
 ) -> Result<Facts> {
+    let introspection = &*backend.introspection;
     let containerd = ask_containerd(introspection)
         .await
         .map_err(|error| error.chain());
+    let interrupted = match &containerd {
+        Ok(_) => image::interrupted(backend, now).await.ok(),
+        Err(_) => None,
+    };
     let kernel = survey::kernel_version();
     let newest = KernelVersion::new(u32::MAX, 0);
     let assumed = kernel.as_ref().copied().unwrap_or(newest);
@@ -239,6 +249,8 @@ pub async fn gather(
             selinux: (!config.containers.disable_selinux && selinux::is_enabled_blocking())
                 .then(|| selinux::contexts_blocking().is_some()),
             broken_hosts_files: broken_files_blocking(&config.images.registry_config_path),
+            broken_verifiers: broken_verifiers_blocking(&config.images.verifiers),
+            interrupted,
             broken_cdi_files,
             broken_hook_files,
             classes: devices::classes_survey_blocking(&config),

@@ -185,6 +185,37 @@ pub(super) fn registries(facts: &Facts) -> Vec<Check> {
         .collect()
 }
 
+pub(super) fn verifiers(facts: &Facts) -> Vec<Check> {
+    let programs = facts.broken_verifiers.iter();
+    programs
+        .map(|(_program, reason)| {
+            Check::warn(
+                "image verifiers",
+                reason,
+                "install the program, executable and writable by root alone: until then it refuses every image whose reference it is asked about",
+            )
+        })
+        .collect()
+}
+
+pub(super) fn interrupted(facts: &Facts) -> Option<Check> {
+    const NAME: &str = "interrupted pulls";
+    let found = facts.interrupted.filter(|found| found.pulls > 0)?;
+    let said = format!(
+        "{} pulls that run or were cut off, {} MiB of blobs that are not complete",
+        found.pulls,
+        found.bytes >> 20
+    );
+    Some(match found.overdue {
+        0 => Check::ok(NAME, said),
+        late => Check::warn(
+            NAME,
+            format!("{said}; {late} are a day old and nobody took them away"),
+            "see that podwright runs; podwright image prune takes them away now",
+        ),
+    })
+}
+
 pub(super) fn selinux(facts: &Facts) -> Option<Check> {
     const NAME: &str = "SELinux";
     Some(match facts.selinux? {

@@ -100,6 +100,8 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     checks.push(host::socket(facts));
     checks.extend(host::space(facts));
     checks.extend(host::registries(facts));
+    checks.extend(host::verifiers(facts));
+    checks.extend(host::interrupted(facts));
     checks.extend(host::device_files(facts));
     checks.extend(host::classes(facts));
     checks.extend(host::plugins(facts));

@@ -10,6 +10,7 @@ use super::runtimes::known_holes;
 use super::*;
 use crate::containerd::{PluginInfo, ServerVersion};
 use crate::devices::{BrokenFile, ClassesSurvey};
+use crate::image::Interrupted;
 use crate::model::Timestamp;
 use crate::model::host_facts::{CgroupDriver, KernelVersion};
 use crate::network::SurveyedNetwork;
@@ -70,6 +71,8 @@ fn healthy() -> Facts {
         has_overlayfs: true,
         selinux: Some(true),
         broken_hosts_files: Vec::new(),
+        broken_verifiers: Vec::new(),
+        interrupted: Some(Interrupted::default()),
         socket: "/run/podwright/podwright.sock".into(),
         occupant: Occupant::Nobody,
         spaces: vec![(
@@ -77,6 +80,7 @@ fn healthy() -> Facts {
             Ok(Space {
                 free_bytes: 50 << 30,
                 total_bytes: 100 << 30,
+                total_inodes: None,
                 free_inodes: None,
             }),
         )],
@@ -211,6 +215,30 @@ fn an_incomplete_record_is_a_leftover_with_its_steps() {
     );
     let complete = json!({"complete": true, "steps": [], "created_at": 1});
     assert_eq!(leftover("sandbox", "abc".into(), &complete, now), None);
+}
+
+#[rstest]
+#[case(0, Outcome::Ok)]
+#[case(1, Outcome::Warn)]
+fn interrupted_pulls_are_told_and_are_wrong_only_once_they_are_old(
+    #[case] overdue: u64,
+    #[case] outcome: Outcome,
+) {
+    let facts = Facts {
+        interrupted: Some(Interrupted {
+            pulls: 2,
+            overdue,
+            bytes: 3 << 20,
+        }),
+        ..healthy()
+    };
+
+    let found = judge(&facts);
+
+    let said = found.iter().find(|check| check.name == "interrupted pulls");
+    let said = said.unwrap();
+    assert_eq!(said.outcome, outcome);
+    assert!(said.finding.contains("2 pulls") && said.finding.contains("3 MiB"));
 }
 
 #[test]
