@@ -105,8 +105,11 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
     ("containerd_client", &["containerd/grpc"]),
     ("flate2", &["registry", "image", "streaming", "containerd"]),
+    ("zstd", &["image"]),
     ("futures", ASYNC),
     ("getrandom", ANYWHERE),
+    ("http_body_util", &["streaming", "server"]),
+    ("hyper", &["streaming", "server"]),
     (
         "hyper_util",
         &[
@@ -148,11 +151,14 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
             "nri",
         ],
     ),
+    ("prometheus_client", &["telemetry"]),
     // Plugins speak ttrpc, so their messages are no part of `wire`, which is what gRPC carries.
     ("prost", &["wire", "containerd/grpc", "nri"]),
     ("prost_types", &["wire", "containerd/grpc"]),
     // oci_spec brings it anyway; hook files have patterns.
     ("regex", &["devices"]),
+    // Makes the streaming listener's own certificate.
+    ("rcgen", &["streaming"]),
     ("reqwest", &["registry"]),
     ("rustls", &["registry", "streaming", "server", "main"]),
     ("sd_notify", &["server"]),
@@ -163,7 +169,9 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("tar", &["image"]),
     ("thiserror", ANYWHERE),
     ("tokio", ASYNC),
+    ("tokio_rustls", &["streaming"]),
     ("tokio_stream", ASYNC),
+    ("tokio_tungstenite", &["streaming"]),
     ("tokio_util", ASYNC),
     ("toml", &["config", "registry"]),
     ("tonic", GRPC),

@@ -1,6 +1,6 @@
 //! ExecSync beside its floor: the same process asked of the same containerd with nothing around it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use podwright::containerd::grpc::{ChannelSettings, Client, connect};
 use podwright::containerd::{ExecRequest, Payload, Stdio};
@@ -15,6 +15,10 @@ use crate::sample::Series;
 
 /// Pairs that are thrown away.
 const WARM_UP: usize = 3;
+/// Pairs for each lifecycle of the plan: an exec is short, and its time spreads widely.
+const PAIRS: usize = 3;
+/// After each exec: its deletion is over, and falls into nobody's time.
+const SETTLE: Duration = Duration::from_millis(60);
 
 /// Adds the row: here `peer` is the floor, not the CRI plugin.
 pub(crate) async fn measure(plan: &Plan, ours: &Endpoint, report: &mut Report) -> Outcome {
@@ -24,13 +28,15 @@ pub(crate) async fn measure(plan: &Plan, ours: &Endpoint, report: &mut Report) -
     })?;
     let (pod, container) = ours.whole_pod("floor").await?;
     let (mut mine, mut floor) = (Series::default(), Series::default());
-    for round in 0..plan.lifecycles + WARM_UP {
-        let began = Instant::now();
-        ours.exec_true(&container).await?;
-        let took = began.elapsed();
-        let began = Instant::now();
-        raw(&client, &container).await?;
-        let bare = began.elapsed();
+    for round in 0..plan.lifecycles * PAIRS + WARM_UP {
+        let (took, bare);
+        if round % 2 == 0 {
+            took = asked(ours, &container).await?;
+            bare = raw(&client, &container).await?;
+        } else {
+            bare = raw(&client, &container).await?;
+            took = asked(ours, &container).await?;
+        }
         if round >= WARM_UP {
             mine.push(took);
             floor.push(bare);
@@ -47,8 +53,16 @@ pub(crate) async fn measure(plan: &Plan, ours: &Endpoint, report: &mut Report) -
     ours.remove_pod(&pod).await
 }
 
-/// Exec, start, exit, delete, without any stream.
-async fn raw(client: &Client, container: &str) -> Outcome {
+async fn asked(ours: &Endpoint, container: &str) -> Outcome<Duration> {
+    let began = Instant::now();
+    ours.exec_true(container).await?;
+    let took = began.elapsed();
+    tokio::time::sleep(SETTLE).await;
+    Ok(took)
+}
+
+/// Exec, start and exit, without any stream. The deletion is not timed, since podwright answers before it.
+async fn raw(client: &Client, container: &str) -> Outcome<Duration> {
     let process = json!({
         "args": ["/bin/true"], "cwd": "/", "user": {"uid": 0, "gid": 0},
         "env": ["PATH=/bin:/usr/bin"],
@@ -61,9 +75,12 @@ async fn raw(client: &Client, container: &str) -> Outcome {
         process: Payload::new(Payload::PROCESS, process.to_string()),
     };
     let tasks = &client.containerd.tasks;
+    let began = Instant::now();
     tasks.exec(&request).await?;
     tasks.start(container, Some(&exec)).await?;
     tasks.wait(container, Some(&exec)).await?;
+    let took = began.elapsed();
     tasks.delete(container, Some(&exec)).await?;
-    Ok(())
+    tokio::time::sleep(SETTLE).await;
+    Ok(took)
 }

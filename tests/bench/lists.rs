@@ -1,6 +1,6 @@
 //! Reading calls and memory, with so many pods of one container each.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use podwright::wire::cri;
 
@@ -10,6 +10,13 @@ use crate::endpoint::Endpoint;
 use crate::report::{Budget, Report};
 use crate::sample::Series;
 use crate::{latency, memory};
+
+/// From here on the size of a list is what its time is about.
+const MANY: usize = 100;
+/// Figures of usage are asked for so often, at most: the peer needs long for them.
+const STATS_MOST: usize = 20;
+/// The pause before, so that we read afresh as for a kubelet, which asks seldom.
+const STALE: Duration = Duration::from_millis(1_100);
 
 /// Adds the rows for `size` pods.
 pub(crate) async fn measure(
@@ -21,17 +28,32 @@ pub(crate) async fn measure(
 ) -> Outcome {
     let our_pods = fill(ours, size).await?;
     let peer_pods = fill(peer, size).await?;
-    for call in [Call::Pods, Call::Containers, Call::Status, Call::Images] {
+    for call in [
+        Call::Pods,
+        Call::Containers,
+        Call::Status,
+        Call::Images,
+        Call::ContainerStats,
+        Call::PodStats,
+    ] {
         if call == Call::Status && size == 0 {
             continue;
         }
         let (mut mine, mut theirs) = (Series::default(), Series::default());
-        for _ in 0..plan.reads {
+        let reads = if call.is_stats() {
+            plan.reads.min(STATS_MOST)
+        } else {
+            plan.reads
+        };
+        for _ in 0..reads {
+            if call.is_stats() {
+                tokio::time::sleep(STALE).await;
+            }
             call.time(ours, our_pods.first(), &mut mine).await?;
             call.time(peer, peer_pods.first(), &mut theirs).await?;
         }
         let name = format!("{} at {size} pods", call.name());
-        report.row(&name, "ms", call.budget(), &mine, &theirs);
+        report.row(&name, "ms", call.budget(size), &mine, &theirs);
     }
     memory::rows(size, ours, peer, report)?;
     if size > 0 {
@@ -47,6 +69,8 @@ enum Call {
     Containers,
     Status,
     Images,
+    ContainerStats,
+    PodStats,
 }
 
 impl Call {
@@ -56,14 +80,21 @@ impl Call {
             Self::Containers => "ListContainers",
             Self::Status => "PodSandboxStatus",
             Self::Images => "ListImages",
+            Self::ContainerStats => "ListContainerStats",
+            Self::PodStats => "ListPodSandboxStats",
         }
     }
 
-    /// Lists are answered from what is published.
-    fn budget(self) -> Budget {
+    fn is_stats(self) -> bool {
+        matches!(self, Self::ContainerStats | Self::PodStats)
+    }
+
+    /// Lists are answered from what is published, figures of usage from the kernel's files.
+    fn budget(self, size: usize) -> Budget {
         match self {
             Self::Pods | Self::Containers => Budget::Within(0.2),
-            Self::Status | Self::Images => Budget::None,
+            Self::ContainerStats if size >= MANY => Budget::AtMost(0.2),
+            Self::Status | Self::Images | Self::ContainerStats | Self::PodStats => Budget::None,
         }
     }
 
@@ -87,6 +118,16 @@ impl Call {
                         pod_sandbox_id: pod.cloned().unwrap_or_default(),
                         verbose: false,
                     })
+                    .await?,
+            ),
+            Self::ContainerStats => drop(
+                runtime
+                    .list_container_stats(cri::ListContainerStatsRequest::default())
+                    .await?,
+            ),
+            Self::PodStats => drop(
+                runtime
+                    .list_pod_sandbox_stats(cri::ListPodSandboxStatsRequest::default())
                     .await?,
             ),
             Self::Images => drop(

@@ -38,6 +38,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use case::Outcome;
+use endpoint::Endpoint;
 use report::Report;
 
 fn main() -> ExitCode {
@@ -78,20 +79,48 @@ pub(crate) struct Plan {
     pub(crate) pulls: usize,
     /// Pods started for each degree of parallelism.
     pub(crate) burst: usize,
-    /// Nothing but pulls, with `BENCH_ONLY=pulls`.
-    pub(crate) pulls_only: bool,
+    /// One part alone, with `BENCH_ONLY=pulls` or `BENCH_ONLY=execs`.
+    pub(crate) only: Option<Part>,
+}
+
+/// A part of the benchmark that can be asked for alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Pulls.
+    Pulls,
+    /// Whole pods, and the floor of an exec.
+    Execs,
+}
+
+impl Part {
+    fn from_environment() -> Outcome<Option<Self>> {
+        let Some(only) = std::env::var_os("BENCH_ONLY") else {
+            return Ok(None);
+        };
+        match only.to_str() {
+            Some("pulls") => Ok(Some(Self::Pulls)),
+            Some("execs") => Ok(Some(Self::Execs)),
+            _ => {
+                Err(format!("BENCH_ONLY is {only:?}, and is pulls or execs where it is set").into())
+            }
+        }
+    }
 }
 
 impl Plan {
-    fn from_environment() -> Self {
-        let pulls_only = std::env::var_os("BENCH_ONLY").is_some_and(|only| only == "pulls");
-        if std::env::var_os("BENCH_QUICK").is_some() {
+    fn has(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
+
+    fn from_environment() -> Outcome<Self> {
+        let only = Part::from_environment()?;
+        let plan = if std::env::var_os("BENCH_QUICK").is_some() {
             Self {
                 lifecycles: 20,
                 sizes: vec![0, 20],
                 reads: 200,
                 burst: 16,
-                pulls_only,
+                only,
                 pulls: 2,
             }
         } else {
@@ -100,15 +129,16 @@ impl Plan {
                 sizes: vec![0, 20, 110],
                 reads: 500,
                 burst: 64,
-                pulls_only,
-                pulls: 5,
+                only,
+                pulls: if only == Some(Part::Pulls) { 15 } else { 5 },
             }
-        }
+        };
+        Ok(plan)
     }
 }
 
 fn measure() -> Outcome {
-    let plan = Plan::from_environment();
+    let plan = Plan::from_environment()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -118,28 +148,18 @@ fn measure() -> Outcome {
         let ours = endpoint::podwright(&home).await?;
         let peer = endpoint::plugin(&home).await?;
         let mut report = Report::new(&ours.version, &peer.version, &endpoint::oci_runtime());
-        if !plan.pulls_only {
+        if plan.has(Part::Execs) {
             say("lifecycles");
             lifecycle::measure(&plan, &ours, &peer, &mut report).await?;
             say("the floor of an exec");
             floor::measure(&plan, &ours, &mut report).await?;
-            say("exits");
-            latency::exits(&plan, &ours, &peer, &mut report).await?;
         }
-        say("pulls");
-        pull::measure(&plan, &home, &ours, &peer, &mut report).await?;
-        if plan.pulls_only {
-            ours.stop().await?;
-            peer.stop().await?;
-            return Outcome::Ok(report);
+        if plan.has(Part::Pulls) {
+            say("pulls");
+            pull::measure(&plan, &home, &ours, &peer, &mut report).await?;
         }
-        for &size in &plan.sizes {
-            say(&format!("lists and memory at {size} pods"));
-            lists::measure(&plan, size, &ours, &peer, &mut report).await?;
-        }
-        for parallelism in [1, 8, 32] {
-            say(&format!("pods a second, {parallelism} at a time"));
-            throughput::measure(&plan, parallelism, &ours, &peer, &mut report).await?;
+        if plan.only.is_none() {
+            rest(&plan, &ours, &peer, &mut report).await?;
         }
         ours.stop().await?;
         peer.stop().await?;
@@ -147,6 +167,21 @@ fn measure() -> Outcome {
     })?;
     report.print()?;
     report.save()
+}
+
+/// What is measured where nothing is asked for alone.
+async fn rest(plan: &Plan, ours: &Endpoint, peer: &Endpoint, report: &mut Report) -> Outcome {
+    say("exits");
+    latency::exits(plan, ours, peer, report).await?;
+    for &size in &plan.sizes {
+        say(&format!("lists and memory at {size} pods"));
+        lists::measure(plan, size, ours, peer, report).await?;
+    }
+    for parallelism in [1, 8, 32] {
+        say(&format!("pods a second, {parallelism} at a time"));
+        throughput::measure(plan, parallelism, ours, peer, report).await?;
+    }
+    Ok(())
 }
 
 /// One line about what happens now.

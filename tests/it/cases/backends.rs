@@ -42,11 +42,7 @@ async fn away(node: &Node, running: &str) -> Outcome {
     let began = Instant::now();
     let late = node.run_pod(&pod(node, "late")).await;
     fails("a new pod", late, Code::Unavailable)?;
-    let image = cri::PullImageRequest {
-        image: super::images::spec("podwright.local/none:1"),
-        ..Default::default()
-    };
-    let pull = node.cri.images.clone().pull_image(image).await;
+    let pull = super::images::pull(node, "podwright.local/none:1").await;
     fails("a pull", pull, Code::Unavailable)?;
     fails(
         "an exec",

@@ -169,11 +169,7 @@ async fn bad_images(node: &Node) -> Outcome {
         "x@sha256:123",
         "/leading",
     ] {
-        let request = cri::PullImageRequest {
-            image: super::images::spec(reference),
-            ..Default::default()
-        };
-        let result = node.cri.images.clone().pull_image(request).await;
+        let result = super::images::pull(node, reference).await;
         fails(
             &format!("pull of {reference:?}"),
             result,

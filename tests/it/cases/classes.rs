@@ -3,13 +3,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use nix::sys::signal::Signal;
 use podwright::wire::cri;
 use tonic::Code;
 
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::{Node, layout};
+use crate::node::Node;
 use crate::pods::{fails, pod, sleeper};
 
 const DISK: &str = "/dev/vda";
@@ -51,14 +50,8 @@ async fn block_io(node: &Node) -> Outcome {
             "Classes:\n  slow:\n  - Devices: [\"{DISK}*\"]\n    ThrottleReadBps: 7M\n    ThrottleWriteIOPS: 9k\n"
         ),
     )?;
-    let settings = layout::podwright_config(&node.home);
-    let text = fs::read_to_string(&settings)?;
-    fs::write(
-        &settings,
-        format!("{text}[containers]\nblockio_config_file = {file:?}\n"),
-    )?;
-    node.podwright.signal(Signal::SIGHUP).await?;
-    node.until_said("configuration reloaded").await?;
+    node.configure(&format!("[containers]\nblockio_config_file = {file:?}"))
+        .await?;
 
     let unknown = node.create(&pod, &config, &of_class("c", "fast")).await;
     let said = fails("an unknown class", unknown, Code::InvalidArgument)?;

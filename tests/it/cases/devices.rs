@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use nix::sys::signal::Signal;
 use podwright::wire::cri;
 use serde_json::json;
 use tonic::Code;
@@ -206,14 +205,8 @@ async fn hooks(node: &Node) -> Outcome {
         hook("never", &["createRuntime"], json!({"hasBindMounts": true})),
     )?;
     fs::write(path("40-broken.json"), "{}")?;
-    let settings = layout::podwright_config(&node.home);
-    let text = fs::read_to_string(&settings)?;
-    fs::write(
-        &settings,
-        format!("{text}[containers]\nhooks_dirs = [\"{HOOKS}\"]\n"),
-    )?;
-    node.podwright.signal(Signal::SIGHUP).await?;
-    node.until_said("configuration reloaded").await?;
+    node.configure(&format!("[containers]\nhooks_dirs = [\"{HOOKS}\"]"))
+        .await?;
 
     let mut config = pod(node, "p");
     config

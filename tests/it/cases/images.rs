@@ -50,6 +50,26 @@ pub(super) async fn find(node: &Node, image: &str) -> Result<Option<cri::Image>,
     Ok(reply.into_inner().image)
 }
 
+/// Pulls without credentials.
+pub(super) async fn pull(node: &Node, image: &str) -> Result<String, tonic::Status> {
+    pull_with(node, image, None).await
+}
+
+/// Pulls with what `auth` says, and answers the image's id.
+pub(super) async fn pull_with(
+    node: &Node,
+    image: &str,
+    auth: Option<cri::AuthConfig>,
+) -> Result<String, tonic::Status> {
+    let request = cri::PullImageRequest {
+        image: spec(image),
+        auth,
+        ..Default::default()
+    };
+    let reply = node.cri.images.clone().pull_image(request).await?;
+    Ok(reply.into_inner().image_ref)
+}
+
 pub(super) async fn remove(node: &Node, image: &str) -> Result<(), tonic::Status> {
     let request = cri::RemoveImageRequest { image: spec(image) };
     node.cri.images.clone().remove_image(request).await?;
@@ -148,29 +168,18 @@ async fn by_hand(node: &Node) -> Outcome {
 async fn pulled(node: &Node) -> Outcome {
     let registry = registry::start(node, "busybox", "library/busybox", "1").await?;
     let name = "upstream.example/library/busybox:1";
-    let request = |image: &str| cri::PullImageRequest {
-        image: spec(image),
-        ..Default::default()
-    };
     remove(node, BUSYBOX).await?;
 
-    let reply = node.cri.images.clone().pull_image(request(name)).await?;
-    let image_ref = reply.into_inner().image_ref;
-    let again = node.cri.images.clone().pull_image(request(name)).await?;
+    let image_ref = pull(node, name).await?;
+    let again = pull(node, name).await?;
     let found = find(node, name)
         .await?
         .ok_or("the pulled image is unknown")?;
-    let absent = node
-        .cri
-        .images
-        .clone()
-        .pull_image(request("upstream.example/library/absent:1"))
-        .await;
+    let absent = pull(node, "upstream.example/library/absent:1").await;
 
-    ensure(
-        found.id == image_ref && again.into_inner().image_ref == image_ref,
-        || format!("{image_ref} and {found:?}"),
-    )?;
+    ensure(found.id == image_ref && again == image_ref, || {
+        format!("{image_ref} and {found:?}")
+    })?;
     ensure(
         found
             .repo_digests

@@ -1,20 +1,17 @@
 //! Mirrors that are dead, or take connections and say nothing, in front of a real registry.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-use podwright::wire::cri;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tonic::Code;
 
-use super::images::{remove, spec};
+use super::images::{pull, remove};
 use crate::case::{Case, Outcome};
 use crate::ensure;
 use crate::images::BUSYBOX;
-use crate::node::{Node, layout, patient, registry};
+use crate::node::{Node, patient, registry};
 use crate::pods::fails;
 
 pub(super) const CASES: &[Case] = &[Case::new(
@@ -34,12 +31,7 @@ async fn stepped_around(node: &Node) -> Outcome {
         &[&format!("http://{DEAD}"), &format!("http://{SLOW}")],
     )?;
     let slow = TcpListener::bind(SLOW).await?;
-    let settings = layout::podwright_config(&node.home);
-    let text = fs::read_to_string(&settings)?;
-    // The last table of the file is [images].
-    fs::write(&settings, format!("{text}hedge_after = \"500ms\"\n"))?;
-    node.podwright.signal(Signal::SIGHUP).await?;
-    node.until_said("configuration reloaded").await?;
+    node.configure("hedge_after = \"500ms\"").await?;
     remove(node, BUSYBOX).await?;
     let none = node.cli(&["image", "mirrors"]).await?;
     ensure(none == "no registry was asked yet\n", || none.clone())?;
@@ -78,15 +70,6 @@ async fn stepped_around(node: &Node) -> Outcome {
     remove(node, name).await?;
     registry.stop().await?;
     node.import("busybox").await
-}
-
-async fn pull(node: &Node, image: &str) -> Result<String, tonic::Status> {
-    let request = cri::PullImageRequest {
-        image: spec(image),
-        ..Default::default()
-    };
-    let reply = node.cri.images.clone().pull_image(request).await?;
-    Ok(reply.into_inner().image_ref)
 }
 
 async fn row(node: &Node, host: &str) -> Outcome<Value> {

@@ -7,6 +7,7 @@ mod containers;
 mod crashes;
 mod devices;
 mod diagnoses;
+mod events;
 mod hostile;
 mod identity;
 mod images;
@@ -14,14 +15,19 @@ mod installed;
 mod joins;
 mod kills;
 mod logs;
+mod metrics;
 mod mirrors;
 mod networks;
 mod nri;
+mod operations;
 mod paths;
 mod pause_images;
 mod play;
+mod registries;
+mod reloads;
 mod sandboxes;
 mod server;
+mod stats;
 mod strangers;
 mod systemd;
 mod userns;
@@ -52,14 +58,20 @@ pub(crate) fn all() -> Vec<Case> {
         logs::CASES,
         images::CASES,
         mirrors::CASES,
+        metrics::CASES,
+        reloads::CASES,
         hostile::CASES,
+        registries::CASES,
         bad_input::CASES,
         joins::CASES,
         crashes::CASES,
+        events::CASES,
+        operations::CASES,
         backends::CASES,
         kills::CASES,
         paths::CASES,
         server::CASES,
+        stats::CASES,
         play::CASES,
         systemd::CASES,
         strangers::CASES,

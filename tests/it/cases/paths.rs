@@ -72,8 +72,14 @@ async fn hung(node: &Node) -> Outcome {
     node.run(&free, &config, &sleeper("c")).await?;
     let listed = node.pods(cri::PodSandboxFilter::default()).await?;
     let took = began.elapsed();
+    let operations = node.cli(&["ops"]).await?;
 
     hung.end()?;
+    let shown = operations.lines().find(|line| line.contains("path call"));
+    ensure(
+        shown.is_some_and(|line| line.contains("hung/below")),
+        || operations.clone(),
+    )?;
     ensure(took < patient(Duration::from_secs(3)), || {
         format!("it took {took:?}")
     })?;

@@ -1,15 +1,13 @@
 //! Pods whose pause containers run an image of the operator's instead of the embedded program.
 
-use std::fs;
-
-use nix::sys::signal::Signal;
 use podwright::wire::cri;
 use serde_json::Value;
 use tonic::Code;
 
+use super::images::{pull, remove};
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::{Node, layout, registry};
+use crate::node::{Node, registry};
 use crate::pause_image;
 use crate::pods::{fails, mapped, mapped_pod, pod, sleeper};
 
@@ -34,14 +32,8 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 async fn choose(node: &Node) -> Outcome {
-    let settings = layout::podwright_config(&node.home);
-    let text = fs::read_to_string(&settings)?;
-    fs::write(
-        &settings,
-        format!("{text}[sandbox]\npause_image = \"{NAME}\"\n"),
-    )?;
-    node.podwright.signal(Signal::SIGHUP).await?;
-    node.until_said("configuration reloaded").await
+    node.configure(&format!("[sandbox]\npause_image = \"{NAME}\""))
+        .await
 }
 
 async fn info(node: &Node, id: &str) -> Outcome<Value> {
@@ -115,22 +107,14 @@ async fn chosen(node: &Node, handler: &str) -> Outcome {
 }
 
 async fn remove_image(node: &Node) -> Outcome {
-    let request = cri::RemoveImageRequest {
-        image: super::images::spec(NAME),
-    };
-    node.cri.images.clone().remove_image(request).await?;
-    Ok(())
+    Ok(remove(node, NAME).await?)
 }
 
 async fn bring(node: &Node) -> Outcome {
     let archive = node.home.join("pause.tar");
     pause_image::write(&archive)?;
     let registry = registry::start_with(node, &archive, "own/pause", "3").await?;
-    let request = cri::PullImageRequest {
-        image: super::images::spec(NAME),
-        ..Default::default()
-    };
-    node.cri.images.clone().pull_image(request).await?;
+    pull(node, NAME).await?;
     registry.stop().await?;
     // It was here before it was chosen: it counts as pinned all the same once a pod uses it.
     choose(node).await

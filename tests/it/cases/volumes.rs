@@ -3,14 +3,16 @@
 use std::fs;
 
 use podwright::wire::cri;
+use serde_json::json;
 use tonic::Code;
 
-use super::images::{find, remove, spec};
+use super::images::{find, pull, remove, spec};
 use crate::case::{Case, Outcome};
 use crate::ensure;
 use crate::images::{self, BUSYBOX};
-use crate::node::{Node, leaks};
+use crate::node::{Node, leaks, registry};
 use crate::pods::{fails, mapped, mapped_pod, mapping, pod, sleeper};
+use crate::registry::Repository;
 
 /// An image of two layers.
 const LAYERS: &str = "podwright.local/layers:1";
@@ -33,6 +35,10 @@ pub(super) const CASES: &[Case] = &[
     Case::new("volume.what_cannot_be_mounted_is_told", |node| {
         Box::pin(refused(node))
     }),
+    Case::new("volume.shows_the_files_of_an_artifact", |node| {
+        Box::pin(artifact(node))
+    })
+    .needs(&["docker-registry"]),
     Case::new("volume.belongs_to_the_pods_users", |node| {
         Box::pin(users(node))
     })
@@ -225,6 +231,104 @@ async fn refused(node: &Node) -> Outcome {
         leaks::check(node, &before).await?;
     }
     Ok(())
+}
+
+const ARTIFACT: &str = "artifacts.example/team/model:1";
+
+/// Puts an artifact of these files, with and without a name, into the registry's storage.
+fn keep_artifact(node: &Node, tag: &str, files: &[(Option<&str>, &str)]) -> Outcome<String> {
+    let repository = Repository::new(&registry::storage(node), "team/model");
+    let empty = repository.keep(b"{}")?;
+    let mut layers = Vec::new();
+    for (name, text) in files {
+        let mut layer = json!({
+            "mediaType": "application/octet-stream",
+            "digest": repository.keep(text.as_bytes())?,
+            "size": text.len(),
+        });
+        if let (Some(name), Some(layer)) = (name, layer.as_object_mut()) {
+            let named = json!({ "org.opencontainers.image.title": name });
+            layer.insert("annotations".to_owned(), named);
+        }
+        layers.push(layer);
+    }
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "application/vnd.example.model",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": empty, "size": 2},
+        "layers": layers,
+    });
+    let digest = repository.keep(&serde_json::to_vec(&manifest)?)?;
+    repository.tag(tag, &digest)?;
+    Ok(digest)
+}
+
+async fn artifact(node: &Node) -> Outcome {
+    let files = [
+        (Some("greeting.txt"), "hello"),
+        (Some("deep/er/file"), "deep"),
+        (None, "no name"),
+    ];
+    let digest = keep_artifact(node, "1", &files)?;
+    keep_artifact(node, "evil", &[(Some("../../canary"), "out")])?;
+    keep_artifact(node, "nameless", &[(None, "no name")])?;
+    registry::mirrors("artifacts.example", &[])?;
+    let registry = registry::serve(node, "").await?;
+    let before = leaks::Survey::of(node).await?;
+    for (tag, words) in [("evil", "../../canary"), ("nameless", "image.title")] {
+        let ended = pull(node, &format!("artifacts.example/team/model:{tag}")).await;
+        let said = fails(tag, ended, Code::InvalidArgument)?;
+        ensure(said.contains(words), || said)?;
+        node.cli(&["image", "prune"]).await?;
+    }
+    leaks::check(node, &before).await?;
+
+    let id = pull(node, ARTIFACT).await?;
+    registry.stop().await?;
+    let found = find(node, ARTIFACT).await?.ok_or("it is not listed")?;
+    ensure(
+        id == digest && found.id == id && found.repo_tags == [ARTIFACT] && found.size > 16,
+        || format!("{id} {digest} {found:?}"),
+    )?;
+    node.podwright.kill().await?;
+    node.podwright.start().await?;
+    node.until_ready().await?;
+    ensure(find(node, &id).await?.as_ref() == Some(&found), || {
+        "another one after a restart".to_owned()
+    })?;
+
+    let config = pod(node, "p");
+    let pod = node.run_pod(&config).await?;
+    let mut container = sleeper("c");
+    container.mounts = vec![volume(ARTIFACT, "/files"), part(&id, "deep/er", "/deeper")];
+    let running = node.run(&pod, &config, &container).await?;
+    for (script, wanted) in [
+        ("cat /files/greeting.txt", "hello"),
+        ("cat /files/deep/er/file", "deep"),
+        ("cat /deeper/file", "deep"),
+        ("find /files -type f | wc -l", "2"),
+        (
+            "stat -c %a:%u /files/deep /files/greeting.txt | tr '\\n' ' '",
+            "755:0 644:0",
+        ),
+        ("touch /files/x 2>/dev/null; echo $?", "1"),
+    ] {
+        let told = node.ask(&running, script).await?;
+        ensure(told == wanted, || format!("{script}: {told}"))?;
+    }
+    let status = node.status(&running).await?;
+    let image = status.mounts.first().and_then(|mount| mount.image.clone());
+    ensure(image.is_some_and(|image| image.image == id), || {
+        format!("{:?}", status.mounts)
+    })?;
+    let mut program = sleeper("program");
+    program.image = spec(ARTIFACT);
+    let made = node.create(&pod, &config, &program).await;
+    let said = fails("a container of an artifact", made, Code::InvalidArgument)?;
+    ensure(said.contains("volume"), || said)?;
+    node.remove_pod(&pod).await?;
+    Ok(remove(node, ARTIFACT).await?)
 }
 
 async fn users(node: &Node) -> Outcome {

@@ -10,7 +10,8 @@ use crate::case::Outcome;
 use crate::images;
 use crate::registry::{Repository, settings};
 
-const ADDRESS: &str = "127.0.0.1:5000";
+/// Where it listens.
+pub(crate) const ADDRESS: &str = "127.0.0.1:5000";
 /// Where podwright's configuration on a node looks for `hosts.toml` files.
 pub(super) const HOSTS: &str = "/run/certs.d";
 
@@ -26,47 +27,56 @@ pub(crate) async fn start_with(
     repository: &str,
     tag: &str,
 ) -> Outcome<Daemon> {
-    let storage = node.home.join("registry");
-    fill(&storage, archive, repository, tag)?;
-    let config = node.home.join("registry.yml");
-    fs::write(&config, settings(&storage, ADDRESS))?;
-    let hosts = Path::new(HOSTS).join("upstream.example");
-    fs::create_dir_all(&hosts)?;
-    fs::write(
-        hosts.join("hosts.toml"),
-        format!(
+    hosts(
+        "upstream.example",
+        &format!(
             "server = \"https://upstream.example\"\n[host.\"http://{ADDRESS}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
         ),
     )?;
+    fill(&storage(node), archive, repository, tag)?;
+    serve(node, "").await
+}
+
+/// Serves what the storage holds. `more` is added to the registry's settings, in the table `http` at first.
+pub(crate) async fn serve(node: &Node, more: &str) -> Outcome<Daemon> {
+    let config = node.home.join("registry.yml");
+    let text = settings(&storage(node), ADDRESS);
+    fs::write(&config, format!("{text}{more}"))?;
     let registry =
         Daemon::new("docker-registry", &node.home).args([PathBuf::from("serve"), config]);
     registry.start_at(ADDRESS).await?;
     Ok(registry)
 }
 
+/// Where the registry has its blobs.
+pub(crate) fn storage(node: &Node) -> PathBuf {
+    node.home.join("registry")
+}
+
 /// Has `domain` served by the registry of [`start`], and by `mirrors` before it.
 pub(crate) fn mirrors(domain: &str, mirrors: &[&str]) -> Outcome {
-    let directory = Path::new(HOSTS).join(domain);
-    fs::create_dir_all(&directory)?;
     let mut text = format!("server = \"http://{ADDRESS}\"\n");
     for mirror in mirrors {
         text.push_str(&format!("[host.\"{mirror}\"]\n"));
     }
-    Ok(fs::write(directory.join("hosts.toml"), text)?)
+    hosts(domain, &text).map(drop)
 }
 
 /// Has `domain` served by `url` alone.
 pub(crate) fn served_by(domain: &str, url: &str) -> Outcome {
+    hosts(domain, &format!("server = \"{url}\"\n")).map(drop)
+}
+
+/// Writes the `hosts.toml` of `domain`, and answers the directory that files named there lie in.
+pub(crate) fn hosts(domain: &str, text: &str) -> Outcome<PathBuf> {
     let directory = Path::new(HOSTS).join(domain);
     fs::create_dir_all(&directory)?;
-    Ok(fs::write(
-        directory.join("hosts.toml"),
-        format!("server = \"{url}\"\n"),
-    )?)
+    fs::write(directory.join("hosts.toml"), text)?;
+    Ok(directory)
 }
 
 /// Lays an OCI archive out as the registry stores it.
-fn fill(storage: &Path, archive: &Path, repository: &str, tag: &str) -> Outcome {
+pub(crate) fn fill(storage: &Path, archive: &Path, repository: &str, tag: &str) -> Outcome {
     let layout = storage.with_extension("layout");
     fs::create_dir_all(&layout)?;
     namespaces::run(

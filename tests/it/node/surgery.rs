@@ -56,6 +56,15 @@ impl Node {
         Err(format!("podwright did not say {text:?} within 10 s").into())
     }
 
+    /// Adds `lines` to podwright's configuration and has it read. Lines without a table of their own are keys of
+    /// `[images]`, as long as no other table was added.
+    pub(crate) async fn configure(&self, lines: &str) -> Outcome {
+        let settings = layout::podwright_config(&self.home);
+        let text = fs::read_to_string(&settings)?;
+        fs::write(&settings, format!("{text}{lines}\n"))?;
+        self.cli(&["config", "reload"]).await.map(drop)
+    }
+
     /// The values of a file of all the case's cgroups, by its name in version 1 or in version 2.
     pub(crate) fn cgroup_values(&self, v1: &str, v2: &str) -> Vec<String> {
         layout::cgroups(&self.cgroup_parent)

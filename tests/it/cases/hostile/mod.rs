@@ -2,21 +2,21 @@
 
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, join_all};
-use nix::sys::signal::Signal;
 use podwright::wire::cri;
 use tokio::net::TcpListener;
 use tonic::Code;
 
-use super::images::{list, remove, spec};
+use super::images::{list, pull_with, remove};
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::{Node, layout, patient, registry};
+use crate::node::{Node, layout, namespaces, patient, registry};
+use crate::pods::{pod, sleeper};
 use server::{Asked, Counts, Shelf};
 
 pub(super) const CASES: &[Case] = &[
@@ -35,6 +35,14 @@ pub(super) const CASES: &[Case] = &[
             Box::pin(killed(node, shelf, counts))
         }))
     }),
+    Case::new(
+        "image.what_a_killed_pull_left_is_given_back_on_demand",
+        |node| {
+            Box::pin(slow(node, |node, shelf, counts| {
+                Box::pin(pruned(node, shelf, counts))
+            }))
+        },
+    ),
 ];
 
 /// What a case does with the repository `slow`.
@@ -121,7 +129,8 @@ async fn hostile(node: &Node) -> Outcome {
     let shelf = Arc::new(Shelf::new(names.chain(["cut"]))?);
     let counts = Counts::default();
     registry::served_by(DOMAIN, &format!("http://{ADDRESS}"))?;
-    impatient(node).await?;
+    // A slow download shall be given up after seconds.
+    node.configure("progress_timeout = \"5s\"").await?;
     let near = TcpListener::bind(ADDRESS).await?;
     let far = TcpListener::bind(ELSEWHERE).await?;
     let before = memory(node).await?;
@@ -135,16 +144,6 @@ async fn hostile(node: &Node) -> Outcome {
         ended = server::serve(far, Arc::clone(&shelf), Arc::clone(&counts)) => ended,
         ended = trying => ended,
     }
-}
-
-/// A slow download shall be given up after seconds.
-async fn impatient(node: &Node) -> Outcome {
-    let settings = layout::podwright_config(&node.home);
-    let text = fs::read_to_string(&settings)?;
-    // The last table of the file is [images].
-    fs::write(&settings, format!("{text}progress_timeout = \"5s\"\n"))?;
-    node.podwright.signal(Signal::SIGHUP).await?;
-    node.until_said("configuration reloaded").await
 }
 
 async fn try_all(node: &Node, counts: &Counts, before: u64) -> Outcome {
@@ -244,16 +243,7 @@ async fn together(node: &Node, shelf: &Shelf, counts: &Counts) -> Outcome {
 
 async fn killed(node: &Node, shelf: &Shelf, counts: &Counts) -> Outcome {
     let size = shelf.layer_size("slow");
-    let half_way = async {
-        while sent(counts) < size / 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::select! {
-        ended = pull(node, "slow", None) => return Err(format!("it ended early: {ended:?}").into()),
-        () = half_way => {}
-    }
-    node.podwright.kill().await?;
+    killed_half_way(node, size, counts).await?;
     let before = sent(counts);
 
     node.podwright.start().await?;
@@ -267,6 +257,101 @@ async fn killed(node: &Node, shelf: &Shelf, counts: &Counts) -> Outcome {
     })?;
     forget(node)?;
     Ok(remove(node, &name("slow")).await?)
+}
+
+/// Kills podwright when half of the layer is here.
+async fn killed_half_way(node: &Node, size: usize, counts: &Counts) -> Outcome {
+    let half_way = async {
+        while sent(counts) < size / 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        ended = pull(node, "slow", None) => return Err(format!("it ended early: {ended:?}").into()),
+        () = half_way => {}
+    }
+    node.podwright.kill().await
+}
+
+/// What another client writes meanwhile stays, and so does what it holds by a lease.
+async fn pruned(node: &Node, shelf: &Shelf, counts: &Counts) -> Outcome {
+    let part = node.home.join("part");
+    fs::write(&part, "partial")?;
+    let theirs = format!(
+        "ctr --address {} --namespace k8s.io content ingest --expected-size 1000 theirs <{}",
+        layout::CONTAINERD_SOCKET,
+        part.display()
+    );
+    drop(namespaces::run("sh", &["-c", &theirs]));
+    node.ctr(&["leases", "create", "--id", "theirs"])?;
+    killed_half_way(node, shelf.layer_size("slow"), counts).await?;
+    node.podwright.start().await?;
+    node.until_ready().await?;
+    let ingests = || -> Outcome<String> { Ok(ingests_in(&node.ctr(&["content", "active"])?)) };
+    let before = ingests()?;
+    ensure(
+        before.contains("layer-") && before.contains("theirs"),
+        || before.clone(),
+    )?;
+
+    let settings = layout::podwright_config(&node.home);
+    let settings = settings.to_string_lossy();
+    // Its end depends on the machine.
+    let doctor = match node.cli(&["doctor", "--config", &settings]).await {
+        Ok(text) => text,
+        Err(error) => error.to_string(),
+    };
+    ensure(doctor.contains("interrupted pulls"), || doctor.clone())?;
+    let told = node.cli(&["image", "prune", "--dry-run"]).await?;
+    let still = ingests()?;
+    ensure(still == before, || {
+        format!("a dry run changed it: {before:?} {still:?}")
+    })?;
+    let young = node.cli(&["image", "prune", "--older-than", "1h"]).await?;
+    ensure(young == "0 B given back\n", || young.clone())?;
+    let given = node.cli(&["image", "prune"]).await?;
+
+    ensure(
+        told.replace("would be given back", "given back") == given
+            && given.starts_with("1 interrupted pulls\n1 incomplete blobs: ")
+            && given.contains(" MiB given back"),
+        || format!("{told}{given}"),
+    )?;
+    let after = ingests()?;
+    ensure(
+        !after.contains("layer-") && after.contains("theirs"),
+        || after,
+    )?;
+    let leases = node.ctr(&["leases", "list", "-q"])?;
+    ensure(leases.trim() == "theirs", || leases.clone())?;
+
+    // Nothing uses busybox, but somebody may just have asked for it.
+    let fresh = node.cli(&["image", "prune", "--unused"]).await?;
+    ensure(fresh == "0 B given back\n", || fresh.clone())?;
+    pull(node, "slow", None).await?;
+    let config = pod(node, "p");
+    let pod = node.run_pod(&config).await?;
+    node.run(&pod, &config, &sleeper("c")).await?;
+    let unused = ["image", "prune", "--unused", "--older-than", "0s"];
+    let given = node.cli(&unused).await?;
+    let left = list(node).await?;
+    ensure(
+        given.contains(&format!("image {}\n", name("slow"))) && left.len() == 1,
+        || format!("{given}{left:?}"),
+    )?;
+    node.remove_pod(&pod).await?;
+    namespaces::run("sh", &["-c", &theirs.replace("--expected-size 1000", "")])?;
+    node.ctr(&["leases", "delete", "--sync", "theirs"])
+        .map(drop)
+}
+
+/// ctr's table of ingests, which come in any order, without its last column, which says how old each is.
+fn ingests_in(table: &str) -> String {
+    let rows = table.lines().filter_map(|row| {
+        let mut cells = row.split('\t').filter(|cell| !cell.is_empty());
+        Some(format!("{} {}\n", cells.next()?, cells.next()?))
+    });
+    rows.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
 /// Bytes of layers that `slow` has sent.
@@ -308,13 +393,7 @@ async fn pull(
     how: &str,
     auth: Option<cri::AuthConfig>,
 ) -> Result<String, tonic::Status> {
-    let request = cri::PullImageRequest {
-        image: spec(&name(how)),
-        auth,
-        ..Default::default()
-    };
-    let reply = node.cri.images.clone().pull_image(request).await?;
-    Ok(reply.into_inner().image_ref)
+    pull_with(node, &name(how), auth).await
 }
 
 /// Resident memory of podwright in KiB.
