@@ -5,7 +5,7 @@ PROFILE := --profile ci --locked
 BENCH_PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test critest critest-short crictl parity fuzz guest bench bench-quick check build images fmt clippy clean
+.PHONY: help demo test critest critest-short crictl streams parity fuzz guest bench bench-quick check build images fmt clippy clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -45,6 +45,11 @@ crictl: ## Use every command of crictl, and compare the answers with those of co
 	@deploy/setup critest
 	@$(CARGO) build $(PROFILE) --bin podwright
 	@critest/crictl "$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/ci/podwright"
+
+streams: ## Have a client of exec, attach and port-forward judge podwright; critest/README.md tells the knobs (root)
+	@deploy/setup critest
+	@$(CARGO) build $(PROFILE) --bin podwright
+	@critest/streams "$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/ci/podwright"
 
 parity: ## Compare what podwright hands to containerd with what containerd's own CRI plugin writes (root)
 	@deploy/setup test

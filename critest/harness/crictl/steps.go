@@ -128,9 +128,9 @@ func use() []step {
 
 func measure() []step {
 	return []step{
-		{name: "stats", args: []string{"stats", "-o", "json"}, want: `workingSetBytes`, fields: true},
-		{name: "stats by id", args: []string{"stats", "-o", "json", "--id", "{SHELL}"}, want: `{SHELL}`, fields: true},
-		{name: "statsp", args: []string{"statsp", "-o", "json"}, want: `{POD}`, fields: true},
+		{name: "stats", args: []string{"stats", "-o", "json"}, want: `(?s)usageNanoCores.*writableLayer`, fields: true, again: true},
+		{name: "stats by id", args: []string{"stats", "-o", "json", "--id", "{SHELL}"}, want: `(?s){SHELL}.*usageNanoCores.*writableLayer`, fields: true, again: true},
+		{name: "statsp", args: []string{"statsp", "-o", "json"}, want: `(?s){POD}.*usageNanoCores.*writableLayer`, fields: true, again: true},
 		{name: "metricdescs", args: []string{"metricdescs", "-o", "json"}, want: `container_memory_working_set_bytes`, fields: true},
 		{name: "metricsp", args: []string{"metricsp", "-o", "json"}, want: `{POD}`, fields: true},
 	}

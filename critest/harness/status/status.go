@@ -21,6 +21,7 @@ const (
 	Specs    = "Pending specs"
 	Commands = "Pending commands"
 	Fields   = "Fields that the peer alone sets"
+	Streams  = "Streaming checks that the peer fails"
 )
 
 var owner = regexp.MustCompile(`^issue [0-9]+ \([a-z ]+\)$`)
