@@ -271,6 +271,7 @@ impl Rules {
             unset_seccomp_profile: (!profile.is_empty()).then(|| profile.into()),
             disable_apparmor: file.disable_apparmor,
             disable_selinux: file.disable_selinux,
+            enable_criu: file.enable_criu,
             selinux_categories: self.size(
                 "containers.selinux_category_range",
                 file.selinux_category_range,

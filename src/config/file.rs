@@ -126,6 +126,7 @@ table! {
         unset_seccomp_profile: String = String::new(),
         disable_apparmor: bool = false,
         disable_selinux: bool = false,
+        enable_criu: bool = true,
         selinux_category_range: u32 = 1_024,
         exit_diagnosis_in_message: bool = false,
         device_ownership_from_security_context: bool = false,

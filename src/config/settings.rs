@@ -152,6 +152,8 @@ pub struct Containers {
     pub disable_apparmor: bool,
     /// Treat the host as one without SELinux.
     pub disable_selinux: bool,
+    /// Checkpoints are taken where CRIU works.
+    pub enable_criu: bool,
     /// How many MCS categories the levels of pods are drawn from.
     pub selinux_categories: NonZeroUsize,
     /// Whether the message of a container that failed says what was found out about its end.

@@ -10,7 +10,7 @@ use crate::sys;
 use crate::sys::process::PidFd;
 
 use super::steps::{Step, StepRecord};
-use super::{ContainerKey, Containers, image_volumes, io};
+use super::{ContainerKey, Containers, checkpoint, image_volumes, io};
 
 /// A container that recovery found.
 #[derive(Debug)]
@@ -48,6 +48,10 @@ impl Containers {
         if may_run || io::task_dir(&self.deps, &view.id).exists() {
             steps.extend([Step::Io, Step::Task]);
         }
+        let is_checkpointed = checkpoint::is_left(&self.deps, &view.id);
+        if is_checkpointed {
+            steps.push(Step::Checkpoint);
+        }
         let record = StepRecord {
             sandbox: view.sandbox.to_string(),
             fingerprint: fingerprint.clone(),
@@ -58,6 +62,9 @@ impl Containers {
         };
         self.records.put(view.id.as_str(), &record).await?;
         let site = self.place(&view.id);
+        if is_checkpointed {
+            self.end_left_checkpoint(&view.id).await;
+        }
         if let Some(stdio) = stdio
             .as_ref()
             .filter(|stdio| stdio.stdout.as_ref().is_some_and(|path| path.exists()))

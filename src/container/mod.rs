@@ -6,6 +6,7 @@
 
 mod adopt;
 mod attach;
+mod checkpoint;
 mod confine;
 mod create;
 mod diagnosis;
@@ -35,6 +36,7 @@ mod volumes;
 
 pub use adopt::AdoptedContainer;
 pub use attach::{Attachment, ExecProcess, Input, Process};
+pub use checkpoint::{CheckpointRequest, Criu};
 pub use create::CreateRequest;
 pub use exec::ExecOrder;
 pub use exec_sync::{ExecAnswer, ExecSyncRequest};
@@ -89,6 +91,8 @@ pub struct Site {
     lock: tokio::sync::Mutex<()>,
     /// The shared stop, where one was asked for.
     stop: StopSession,
+    /// Held while it is written down.
+    checkpoint: tokio::sync::Mutex<()>,
     /// The pump of its output, while its task exists.
     pump: Mutex<Option<Arc<LogPump>>>,
     /// Tells the vigil to look at the task now.

@@ -27,16 +27,19 @@ pub enum Step {
     Io,
     /// The task: created and started.
     Task,
+    /// A checkpoint that is being taken: the task may be frozen.
+    Checkpoint,
 }
 
 impl Step {
     /// Every step in order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Snapshot,
         Self::Images,
         Self::Record,
         Self::Io,
         Self::Task,
+        Self::Checkpoint,
     ];
 
     /// Its name in records, gates, operations and errors.
@@ -47,6 +50,7 @@ impl Step {
             Self::Record => "record",
             Self::Io => "io",
             Self::Task => "task",
+            Self::Checkpoint => "checkpoint",
         }
     }
 }
@@ -136,6 +140,7 @@ impl Containers {
             Step::Record => tolerate_missing(containerd.containers.delete(id.as_str()).await),
             Step::Io => self.remove_io(id).await,
             Step::Task => self.end_task(id).await,
+            Step::Checkpoint => self.end_checkpoint(id, &snapshotter).await,
         };
         gate("undo_container", step.name(), Edge::After).await;
         undone.context(|| format!("container {}: undo {}", id.short(), step.name()))

@@ -55,6 +55,13 @@ impl StopSession {
         self.0.send_replace(None);
     }
 
+    /// Waits until somebody asks for an end.
+    pub(super) async fn is_asked(&self) {
+        let mut asked = self.0.subscribe();
+        // An error would mean that the session is gone, and with it the container.
+        drop(asked.wait_for(Option::is_some).await);
+    }
+
     /// Waits until nobody leads any more.
     async fn is_over(&self) {
         let mut asked = self.0.subscribe();

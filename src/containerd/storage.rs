@@ -236,6 +236,13 @@ pub trait Diff: Send + Sync {
         layer: &'a Descriptor,
         mounts: &'a [RootfsMount],
     ) -> BoxFuture<'a, Result<Digest>>;
+    /// Packs what `upper` has beyond `lower` as a gzipped layer blob under `lease`.
+    fn compare<'a>(
+        &'a self,
+        lower: &'a [RootfsMount],
+        upper: &'a [RootfsMount],
+        lease: &'a LeaseId,
+    ) -> BoxFuture<'a, Result<Descriptor>>;
 }
 
 /// An image record: a name that points to a manifest or index.

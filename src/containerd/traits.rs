@@ -209,6 +209,15 @@ pub struct ExecRequest {
     pub process: Payload,
 }
 
+/// Where CRIU writes to: directories that exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointDirs {
+    /// The images of the processes.
+    pub images: PathBuf,
+    /// Its log and its statistics.
+    pub work: PathBuf,
+}
+
 /// containerd's Tasks service. `exec` names a further process, `None` the init process.
 pub trait Tasks: Send + Sync {
     /// Creates the task of a container: the shim is found or started, the OCI runtime's `create` done.
@@ -233,6 +242,13 @@ pub trait Tasks: Send + Sync {
     fn exec<'a>(&'a self, request: &'a ExecRequest) -> BoxFuture<'a, Result<()>>;
     /// Applies OCI Linux resources to a running task.
     fn update<'a>(&'a self, id: &'a str, resources: Payload) -> BoxFuture<'a, Result<()>>;
+    /// Freezes every process of a running task.
+    fn pause<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// Thaws a frozen task; one that runs counts as success, one that is gone answers `NotFound`.
+    fn resume<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// Has the OCI runtime write down the state of a task's processes with CRIU; they live on.
+    fn checkpoint<'a>(&'a self, id: &'a str, dirs: &'a CheckpointDirs)
+    -> BoxFuture<'a, Result<()>>;
     /// Sets the size of a terminal.
     fn resize<'a>(
         &'a self,

@@ -3,6 +3,7 @@
 //! A handler decodes, delegates, encodes. The wrapper opens the span, refuses work while the node recovers, times, logs
 //! the outcome once and maps the error once.
 
+mod checkpoint;
 mod convert;
 mod events;
 #[cfg(test)]

@@ -415,9 +415,9 @@ impl RuntimeService for Service {
 
     async fn checkpoint_container(
         &self,
-        _request: Request<cri::CheckpointContainerRequest>,
+        request: Request<cri::CheckpointContainerRequest>,
     ) -> Result<Response<cri::CheckpointContainerResponse>, Status> {
-        unimplemented("CheckpointContainer")
+        self.answer_checkpoint_container(request.into_inner()).await
     }
 
     async fn checkpoint_pod(

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::tools;
 use crate::config::settings::{Handler, Runtimes};
 use crate::containerd::{Introspection, Payload, PluginInfo};
 use crate::model::host_facts::KernelVersion;
 use crate::model::{Classify as _, Kind, Result};
+use crate::sys::tools;
 
 /// What a handler's containers may be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

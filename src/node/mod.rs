@@ -5,4 +5,3 @@ pub mod checks;
 pub mod conditions;
 pub mod features;
 pub mod runtime_config;
-pub mod tools;

@@ -24,7 +24,7 @@ impl Recovery {
         }
     }
 
-    /// One round: leftovers of failed creations, attachments without a sandbox, snapshots, facts and directories
+    /// One round: leftovers of failed creations, containers that a checkpoint left frozen, attachments without a sandbox, snapshots, facts and directories
     /// without a container. Only what carries our mark.
     ///
     /// # Errors
@@ -38,6 +38,7 @@ impl Recovery {
             let tried = self.containers.unwind_unfinished(&id).await;
             tracing::info!(container.id = %id, ?tried, "leftovers of a container tried again");
         }
+        self.containers.retry_checkpoints().await;
         // What one kind meets is no reason to leave the others.
         let outcomes = [
             self.sweep_attachments().await,

@@ -31,6 +31,7 @@ pub mod selinux;
 pub mod sockets;
 pub mod spawn;
 pub mod survey;
+pub mod tools;
 mod trees;
 pub mod userns;
 mod xattr;

@@ -1,4 +1,4 @@
-//! The OCI runtimes and containerd as programs: found, and asked a short question.
+//! Programs of the node, such as the OCI runtimes and containerd: found, and asked a short question.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 
+use super::program::PATH;
+use super::spawn::as_stranger;
 use crate::model::{Classify as _, Error, Kind, Result};
-use crate::sys::spawn::as_stranger;
 
-/// Where bare names are looked up, for us and for what we start.
-pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_CAP: u64 = 1 << 20;
 

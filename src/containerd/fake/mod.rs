@@ -322,6 +322,11 @@ impl World {
         state.end_init(id, 137);
     }
 
+    /// The tasks that are frozen.
+    pub(crate) fn frozen(&self) -> Vec<String> {
+        self.lock().frozen()
+    }
+
     /// The resources that the last update gave the task of `id`.
     pub(crate) fn resources(&self, id: &str) -> Option<Payload> {
         self.lock().resources(id)

@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 use super::State;
 use super::handle::{Handle, PROBE};
 use crate::containerd::{
-    ContainerRecord, Containerd, Containers, Event, Events, ExecRequest, Exit, ImageRecord, Images,
-    Introspection, LeaseId, LeaseInfo, Leased, Leases, Payload, PluginInfo, RecordField,
-    ServerVersion, TaskInfo, TaskRequest, TaskUsage, Tasks,
+    CheckpointDirs, ContainerRecord, Containerd, Containers, Event, Events, ExecRequest, Exit,
+    ImageRecord, Images, Introspection, LeaseId, LeaseInfo, Leased, Leases, Payload, PluginInfo,
+    RecordField, ServerVersion, TaskInfo, TaskRequest, TaskUsage, Tasks,
 };
 use crate::model::{Error, ExecId, Pid, Result, Signal, Timestamp};
 
@@ -163,6 +163,22 @@ impl Tasks for Handle {
         Box::pin(self.call("tasks.update", id, move |state| {
             state.update_task(id, resources)
         }))
+    }
+
+    fn pause<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.call("tasks.pause", id, |state| state.pause(id)))
+    }
+
+    fn resume<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.call("tasks.resume", id, |state| state.resume(id)))
+    }
+
+    fn checkpoint<'a>(
+        &'a self,
+        id: &'a str,
+        dirs: &'a CheckpointDirs,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.call("tasks.checkpoint", id, |state| state.checkpoint(id, dirs)))
     }
 
     fn resize<'a>(

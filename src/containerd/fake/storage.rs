@@ -1,7 +1,9 @@
 //! Rules of snapshots and blobs.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+
+use flate2::write::GzEncoder;
 
 use super::State;
 use super::records::check_labels;
@@ -193,6 +195,25 @@ impl State {
             None => return Err(Error::invalid("apply: want the mounts of a snapshot")),
         }
         Ok(diff_id)
+    }
+
+    /// Packs the options of the mounts in the place of what they show.
+    pub(super) fn compare(&mut self, upper: &[RootfsMount], lease: &LeaseId) -> Result<Descriptor> {
+        self.check_lease(Some(lease))?;
+        let failed = |error| Error::internal("pack changes").caused_by(error);
+        let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        for option in upper.iter().flat_map(|mount| &mount.options) {
+            gzip.write_all(option.as_bytes()).map_err(failed)?;
+        }
+        let packed = gzip.finish().map_err(failed)?;
+        let digest = self.put_blob(&packed);
+        self.lease_content(lease, &digest);
+        Ok(Descriptor {
+            media_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
+            size: packed.len() as u64,
+            digest,
+            annotations: BTreeMap::new(),
+        })
     }
 
     /// What was unpacked into a snapshot.

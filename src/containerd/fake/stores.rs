@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 
 use super::handle::Handle;
 use crate::containerd::{
-    Content, ContentInfo, ContentWriter, Diff, IngestInfo, RootfsMount, SnapshotInfo, SnapshotKind,
-    SnapshotRequest, Snapshots, Usage, WriteRequest, WriteStart,
+    Content, ContentInfo, ContentWriter, Diff, IngestInfo, LeaseId, RootfsMount, SnapshotInfo,
+    SnapshotKind, SnapshotRequest, Snapshots, Usage, WriteRequest, WriteStart,
 };
 use crate::model::{Descriptor, Digest, Error, Result};
 
@@ -224,6 +224,17 @@ impl Diff for Handle {
     ) -> BoxFuture<'a, Result<Digest>> {
         Box::pin(self.call("diff.apply", layer.digest.as_str(), |state| {
             state.apply(layer, mounts)
+        }))
+    }
+
+    fn compare<'a>(
+        &'a self,
+        _lower: &'a [RootfsMount],
+        upper: &'a [RootfsMount],
+        lease: &'a LeaseId,
+    ) -> BoxFuture<'a, Result<Descriptor>> {
+        Box::pin(self.call("diff.compare", &lease.0, |state| {
+            state.compare(upper, lease)
         }))
     }
 }

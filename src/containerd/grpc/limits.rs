@@ -31,6 +31,8 @@ pub(super) const CHUNK: Duration = seconds(60);
 pub(super) const COMMIT: Duration = seconds(600);
 /// Unpacking one layer: decompression and file creation, gigabytes at worst.
 pub(super) const APPLY: Duration = seconds(1800);
+/// Packing what a container wrote, and writing its memory down: gigabytes at worst.
+pub(super) const CAPTURE: Duration = seconds(1800);
 /// A deletion that waits for the garbage collection after it.
 pub(super) const COLLECT: Duration = seconds(300);
 /// Features of a runtime: containerd executes the shim, which executes the OCI runtime.

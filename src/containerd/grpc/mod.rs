@@ -1,6 +1,7 @@
 //! The real client: the seam's traits over containerd's gRPC services, one file a service.
 
 mod channel;
+mod checkpoint;
 mod containers;
 mod content;
 mod convert;

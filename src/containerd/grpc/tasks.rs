@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use containerd_client::services::v1::tasks_client::TasksClient as Stub;
 use containerd_client::services::v1::{
-    CloseIoRequest, CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest,
-    GetRequest, KillRequest, MetricsRequest, ResizePtyRequest, StartRequest, UpdateTaskRequest,
+    CheckpointTaskRequest, CloseIoRequest, CreateTaskRequest, DeleteProcessRequest,
+    DeleteTaskRequest, ExecProcessRequest, GetRequest, KillRequest, MetricsRequest,
+    PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, StartRequest, UpdateTaskRequest,
     WaitRequest,
 };
 use containerd_client::types::v1::{Process, Status as WireState};
@@ -16,9 +17,9 @@ use prost_types::Any;
 use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire, present};
-use super::{convert, limits, metrics};
+use super::{checkpoint, convert, limits, metrics};
 use crate::containerd::{
-    ExecRequest, Exit, Payload, TaskInfo, TaskRequest, TaskState, TaskUsage, Tasks,
+    CheckpointDirs, ExecRequest, Exit, Payload, TaskInfo, TaskRequest, TaskState, TaskUsage, Tasks,
 };
 use crate::model::{Error, ExecId, Kind, Pid, Result, Signal};
 
@@ -54,6 +55,26 @@ impl RemoteTasks {
         self.0
             .call(step, limits::SHIM_WRITE, stub.kill(request))
             .await
+    }
+
+    async fn resume_once(&self, id: &str) -> Result<()> {
+        let container_id = id.to_owned();
+        let request = self.0.request(ResumeTaskRequest { container_id });
+        let mut stub = self.stub();
+        let step = Step("resume container", id);
+        let resumed = self
+            .0
+            .call(step, limits::SHIM_WRITE, stub.resume(request))
+            .await;
+        match resumed {
+            // runc refuses to thaw what runs, and says so in words alone.
+            Err(_refused) if self.is_running(id).await? => Ok(()),
+            resumed => resumed,
+        }
+    }
+
+    async fn is_running(&self, id: &str) -> Result<bool> {
+        Ok(self.get(id, None).await?.state == TaskState::Running)
     }
 
     async fn wait_once(&self, request: WaitRequest, step: Step<'_>) -> Result<Exit> {
@@ -215,6 +236,43 @@ impl Tasks for RemoteTasks {
                 .call(step, limits::SHIM_WRITE, stub.update(request))
                 .await
                 .map_err(wrong_state)
+        })
+    }
+
+    fn pause<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let container_id = id.to_owned();
+            let request = self.0.request(PauseTaskRequest { container_id });
+            let mut stub = self.stub();
+            let step = Step("pause container", id);
+            self.0
+                .call(step, limits::SHIM_WRITE, stub.pause(request))
+                .await
+                .map_err(wrong_state)
+        })
+    }
+
+    fn resume<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(past_closed_shim(move || self.resume_once(id)))
+    }
+
+    fn checkpoint<'a>(
+        &'a self,
+        id: &'a str,
+        dirs: &'a CheckpointDirs,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let request = self.0.request(CheckpointTaskRequest {
+                container_id: id.to_owned(),
+                options: Some(convert::any(checkpoint::options(dirs)?)),
+                ..CheckpointTaskRequest::default()
+            });
+            let mut stub = self.stub();
+            let step = Step("checkpoint container", id);
+            self.0
+                .call(step, limits::CAPTURE, stub.checkpoint(request))
+                .await
+                .map(drop)
         })
     }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::config::settings::Handler;
+use crate::container::Criu;
 use crate::containerd::{Containerd, Introspection, PluginInfo, ServerVersion};
 use crate::devices::{self, BrokenFile, ClassesSurvey};
 use crate::image::{self, Interrupted, broken_verifiers_blocking};
@@ -19,12 +20,12 @@ use crate::model::host_facts::{CgroupDriver, KernelVersion};
 use crate::model::{Pid, Result, Timestamp};
 use crate::network::{NetworkSettings, SurveyedNetwork, survey_blocking};
 use crate::node::features::{self, Abilities};
-use crate::node::{runtime_config, tools};
+use crate::node::runtime_config;
 use crate::registry::broken_files_blocking;
 use crate::store;
 use crate::sys::cgroup::{Cgroups, Mode};
 use crate::sys::survey::{self, Space};
-use crate::sys::{openat2, process, selinux};
+use crate::sys::{openat2, process, selinux, tools};
 
 /// The controllers that pods cannot do without.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
@@ -158,6 +159,8 @@ pub struct Facts {
     pub interrupted: Option<Interrupted>,
     /// Whether SELinux, where it is on and not switched off for containers, has labels for them.
     pub selinux: Option<bool>,
+    /// What checkpoints are taken with; `None` where they are switched off.
+    pub criu: Option<Criu>,
     /// CDI specifications that cannot be used, or not wholly.
     pub broken_cdi_files: Vec<BrokenFile>,
     /// OCI hook files that cannot be used.
@@ -207,6 +210,10 @@ pub async fn gather(
     let assumed = kernel.as_ref().copied().unwrap_or(newest);
     let abilities = features::ask_all(&config.runtimes, introspection, assumed, |_| None).await;
     let handlers = look_at_handlers(config, &abilities).await;
+    let criu = match config.containers.enable_criu {
+        true => Some(Criu::look().await),
+        false => None,
+    };
     let base = config.clone();
     tokio::task::spawn_blocking(move || {
         let config = base;
@@ -251,6 +258,7 @@ pub async fn gather(
             broken_hosts_files: broken_files_blocking(&config.images.registry_config_path),
             broken_verifiers: broken_verifiers_blocking(&config.images.verifiers),
             interrupted,
+            criu,
             broken_cdi_files,
             broken_hook_files,
             classes: devices::classes_survey_blocking(&config),

@@ -2,6 +2,7 @@
 
 use super::Check;
 use super::facts::{Facts, Occupant};
+use crate::container::Criu;
 use crate::devices::BrokenFile;
 use crate::model::host_facts::{CgroupDriver, KernelVersion};
 use crate::sys::cgroup::Mode;
@@ -224,6 +225,22 @@ pub(super) fn selinux(facts: &Facts) -> Option<Check> {
             NAME,
             "it is on, and its policy has no labels for containers: they run with the label of containerd's shims",
             "install the policy for containers (container-selinux), or set containers.disable_selinux = true",
+        ),
+    })
+}
+
+pub(super) fn checkpoints(facts: &Facts) -> Option<Check> {
+    const NAME: &str = "checkpoints";
+    Some(match facts.criu.as_ref()? {
+        Criu::Works(version) => Check::ok(NAME, format!("criu {version}")),
+        Criu::Missing => Check::ok(
+            NAME,
+            "criu is not installed: CheckpointContainer is answered as unimplemented",
+        ),
+        unfit => Check::warn(
+            NAME,
+            unfit.obstacle().unwrap_or_default(),
+            "install a criu that fits this kernel, or set containers.enable_criu = false",
         ),
     })
 }

@@ -102,6 +102,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     checks.extend(host::registries(facts));
     checks.extend(host::verifiers(facts));
     checks.extend(host::interrupted(facts));
+    checks.extend(host::checkpoints(facts));
     checks.extend(host::device_files(facts));
     checks.extend(host::classes(facts));
     checks.extend(host::plugins(facts));

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::facts::{Backend, HandlerFact, Leftover, Occupant, Program, leftover};
 use super::runtimes::known_holes;
 use super::*;
+use crate::container::Criu;
 use crate::containerd::{PluginInfo, ServerVersion};
 use crate::devices::{BrokenFile, ClassesSurvey};
 use crate::image::Interrupted;
@@ -73,6 +74,7 @@ fn healthy() -> Facts {
         broken_hosts_files: Vec::new(),
         broken_verifiers: Vec::new(),
         interrupted: Some(Interrupted::default()),
+        criu: Some(Criu::Works("4.1".into())),
         socket: "/run/podwright/podwright.sock".into(),
         occupant: Occupant::Nobody,
         spaces: vec![(
@@ -148,6 +150,7 @@ type Spoil = fn(&mut Facts);
 #[case::no_pidfd(Outcome::Fail, |f: &mut Facts| f.pidfd = Err("not implemented".into()))]
 #[case::no_overlayfs(Outcome::Warn, |f: &mut Facts| f.has_overlayfs = false)]
 #[case::no_labels(Outcome::Warn, |f: &mut Facts| f.selinux = Some(false))]
+#[case::unfit_criu(Outcome::Warn, |f: &mut Facts| f.criu = Some(Criu::Unfit("3.17".into())))]
 #[case::no_socket(Outcome::Fail, |f: &mut Facts| f.occupant = Occupant::NoSocket)]
 #[case::little_space(Outcome::Warn, |f: &mut Facts| set_free(f, 500 << 20))]
 #[case::no_space(Outcome::Fail, |f: &mut Facts| set_free(f, 1 << 20))]

@@ -13,7 +13,7 @@ use crate::index::ContainerView;
 use crate::model::state::ContainerState;
 use crate::model::{ContainerId, Kind};
 
-fn in_a_house(test: impl AsyncFnOnce(&House, &Home)) {
+pub(super) fn in_a_house(test: impl AsyncFnOnce(&House, &Home)) {
     let house = House::new();
     house.live(PodKind::Host, async |home| test(&house, home).await);
 }

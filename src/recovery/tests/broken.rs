@@ -13,6 +13,7 @@ enum Verb {
     CreateContainer,
     StartContainer,
     ExecSync,
+    CheckpointContainer,
     StopContainer,
     RemoveContainer,
     StopPodSandbox,
@@ -50,6 +51,7 @@ impl Verb {
             Self::CreateContainer => home.create().await.map(drop),
             Self::StartContainer => home.containers.start(&container()).await,
             Self::ExecSync => home.exec().await,
+            Self::CheckpointContainer => home.checkpoint(&container()).await,
             Self::StopContainer => home.containers.stop(&container(), 5).await,
             Self::RemoveContainer => home.containers.remove(&container()).await,
             Self::StopPodSandbox => home.sandboxes.stop(&pod()).await,
@@ -89,6 +91,10 @@ fn breaks(verb: Verb, pod: PodKind, fault: Fault, nth: usize, after: After) -> b
             return (false, false);
         }
         if after == After::Retry {
+            if verb == Verb::CheckpointContainer {
+                home.recovery.sweep().await.unwrap();
+                assert_eq!(home.world.frozen(), [""; 0], "{}: {outcome:?}", what());
+            }
             // A failed start is for good: kubelet makes another attempt of the container.
             if outcome.is_err() && verb != Verb::StartContainer {
                 let again = verb.act(home).await;
@@ -113,6 +119,7 @@ fn breaks(verb: Verb, pod: PodKind, fault: Fault, nth: usize, after: After) -> b
         house.world.revive();
         house.live(pod, async |home| {
             home.recovery.run().await.unwrap();
+            assert_eq!(home.world.frozen(), [""; 0], "{}", what());
             let left = home.clear(&house).await;
             assert!(
                 left.is_empty(),
@@ -151,6 +158,7 @@ broken! {
     create_container_leaves_nothing_whichever_call_breaks: CreateContainer;
     start_container_leaves_nothing_whichever_call_breaks: StartContainer;
     exec_sync_leaves_nothing_whichever_call_breaks: ExecSync;
+    checkpoint_container_leaves_nothing_whichever_call_breaks: CheckpointContainer;
     stop_container_leaves_nothing_whichever_call_breaks: StopContainer;
     remove_container_leaves_nothing_whichever_call_breaks: RemoveContainer;
     stop_pod_sandbox_leaves_nothing_whichever_call_breaks: StopPodSandbox;

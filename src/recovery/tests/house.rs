@@ -2,7 +2,7 @@
 //! of one drops everything that its process had in hand.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use crate::config::{Config, Shared};
-use crate::container::{Containers, CreateRequest, ExecSyncRequest, LocalImage, LocalImages};
+use crate::container::{
+    CheckpointRequest, Containers, CreateRequest, Criu, ExecSyncRequest, LocalImage, LocalImages,
+};
 use crate::containerd::fake::World;
 use crate::devices::DeviceFiles;
 use crate::index::Index;
@@ -51,6 +53,8 @@ pub(super) struct Home {
     pub(super) containers: Containers,
     pub(super) recovery: Recovery,
     pod: PodKind,
+    /// Where checkpoints go.
+    pub(super) archive: PathBuf,
 }
 
 /// Which namespaces the pods of a test have.
@@ -177,6 +181,7 @@ impl House {
             sandboxes,
             containers,
             pod,
+            archive: self.dir.path().join("archive.tar"),
         }
     }
 
@@ -364,6 +369,18 @@ impl Home {
             .exec_sync(id.as_str(), request)
             .await
             .map(drop)
+    }
+
+    /// Writes a container down, as on a node where CRIU works.
+    pub(super) async fn checkpoint(&self, container: &str) -> Result<()> {
+        let request = CheckpointRequest {
+            container: container.to_owned(),
+            location: self.archive.display().to_string(),
+            timeout: None,
+            status: "{}".to_owned(),
+        };
+        let criu = Criu::Works("4.1".to_owned());
+        self.containers.checkpoint_by(&criu, request).await
     }
 
     /// The pod of the test, where it is listed.

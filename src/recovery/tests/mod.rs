@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod broken;
+mod checkpoints;
 mod events;
 mod handout;
 mod house;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::config::settings;
 use crate::model::{Classify as _, Error, Kind, Pid, Result};
-use crate::node::tools::{PATH, look_up_blocking};
+use crate::sys::program::PATH;
 use crate::sys::spawn::as_stranger;
+use crate::sys::tools::look_up_blocking;
 
 /// Name of its log below its root.
 pub(super) const LOG: &str = "containerd.log";

@@ -1,0 +1,175 @@
+//! The moment itself: the container is frozen, CRIU writes its processes down, containerd packs what it wrote, and it
+//! goes on. What that leaves behind on the way is one step, [`Step::Checkpoint`], however far it came.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::containerd::{CheckpointDirs, LeaseId, SnapshotRequest, TaskState};
+use crate::index::ContainerView;
+use crate::model::{ContainerId, Context as _, Descriptor, Result, Timestamp};
+use crate::ops::{Edge, Operation, gate};
+use crate::sandbox::Deps;
+use crate::sandbox::steps::tolerate_missing;
+use crate::sys;
+use crate::sys::errno::SysContext as _;
+
+use super::super::Containers;
+use super::super::steps::Step;
+use super::work_dir;
+
+/// How long containerd keeps what nobody takes away.
+const LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of a blob asked for at once.
+const PART: u64 = 4 << 20;
+/// What the calls wait on.
+const SHIM: &str = "containerd and the shim";
+
+/// What was written down.
+pub(super) struct Captured {
+    pub(super) dirs: CheckpointDirs,
+    /// The packed changes to the root file system.
+    pub(super) changes: PathBuf,
+}
+
+fn lease_of(id: &ContainerId) -> LeaseId {
+    LeaseId(format!("podwright-checkpoint-{id}"))
+}
+
+/// The view of what the container began with.
+fn base_of(id: &ContainerId) -> String {
+    format!("{id}-checkpoint")
+}
+
+impl Containers {
+    /// Freezes the container, writes it down and thaws it.
+    pub(super) async fn write_down_frozen(
+        &self,
+        view: &ContainerView,
+        operation: &Operation,
+    ) -> Result<Captured> {
+        let id = &view.id;
+        operation.step("prepare");
+        let dirs = make_dirs(work_dir(&self.deps, id)).await?;
+        self.begin(id, Step::Checkpoint).await?;
+        gate("checkpoint_container", "pause", Edge::Before).await;
+        let containerd = &self.deps.containerd;
+        let lease = lease_of(id);
+        let expire = self.deps.clock.now().0.saturating_add(nanoseconds(LIFE));
+        containerd
+            .leases
+            .create(&lease, Some(Timestamp(expire)), BTreeMap::new())
+            .await?;
+        operation.step("pause");
+        let pause = containerd.tasks.pause(id.as_str());
+        operation.waiting(SHIM, pause).await?;
+        gate("checkpoint_container", "pause", Edge::After).await;
+        operation.step("criu");
+        operation.patiently();
+        let dump = containerd.tasks.checkpoint(id.as_str(), &dirs);
+        operation.waiting("criu", dump).await?;
+        gate("checkpoint_container", "criu", Edge::After).await;
+        operation.step("changes");
+        let changes = self.pack_changes(view, &lease).await?;
+        operation.step("resume");
+        containerd.tasks.resume(id.as_str()).await?;
+        gate("checkpoint_container", "resume", Edge::After).await;
+        operation.step("fetch changes");
+        let place = work_dir(&self.deps, id).join("changes");
+        self.fetch(&changes, place.clone()).await?;
+        Ok(Captured {
+            dirs,
+            changes: place,
+        })
+    }
+
+    /// Brings a blob into a file.
+    async fn fetch(&self, blob: &Descriptor, path: PathBuf) -> Result<()> {
+        let content = &self.deps.containerd.content;
+        let mut offset = 0;
+        while offset < blob.size {
+            let length = PART.min(blob.size - offset);
+            let part = content.read_part(&blob.digest, offset, length).await?;
+            let path = path.clone();
+            sys::off_thread("write the changes of a checkpoint", move || {
+                let what = || format!("write {}", path.display());
+                let mut open = OpenOptions::new();
+                let file = open.append(true).create(true).mode(0o600).open(&path);
+                file.and_then(|mut file| file.write_all(&part)).sys(what)
+            })
+            .await?;
+            offset += length;
+        }
+        Ok(())
+    }
+
+    async fn pack_changes(&self, view: &ContainerView, lease: &LeaseId) -> Result<Descriptor> {
+        let containerd = &self.deps.containerd;
+        let snapshots = &containerd.snapshots;
+        let key = view.snapshot_key();
+        let upper = snapshots.mounts(&view.snapshotter, key).await?;
+        let base = snapshots.stat(&view.snapshotter, key).await?;
+        let request = SnapshotRequest {
+            snapshotter: view.snapshotter.clone(),
+            key: base_of(&view.id),
+            parent: base.parent,
+            labels: BTreeMap::new(),
+            lease: Some(lease.clone()),
+        };
+        let lower = snapshots.view(&request).await?;
+        let packed = containerd.diff.compare(&lower, &upper, lease).await;
+        packed.context(|| "pack what the container wrote".to_owned())
+    }
+
+    /// Thaws the container, whether or not it is frozen, and removes what the capture made.
+    pub(in super::super) async fn end_checkpoint(
+        &self,
+        id: &ContainerId,
+        snapshotter: &str,
+    ) -> Result<()> {
+        let containerd = &self.deps.containerd;
+        let thawed = match containerd.tasks.get(id.as_str(), None).await {
+            Ok(task) if task.state == TaskState::Paused => {
+                tolerate_missing(containerd.tasks.resume(id.as_str()).await)
+            }
+            asked => tolerate_missing(asked.map(drop)),
+        };
+        let base = base_of(id);
+        let removed = tolerate_missing(containerd.snapshots.remove(snapshotter, &base).await);
+        let released = containerd.leases.delete(&lease_of(id), false).await;
+        thawed.and(removed).and(released)?;
+        // Last, since the next process knows by it that something is left.
+        let dir = work_dir(&self.deps, id);
+        sys::off_thread("remove the files of a checkpoint", move || {
+            sys::remove_tree_blocking(&dir)
+        })
+        .await
+    }
+}
+
+async fn make_dirs(dir: PathBuf) -> Result<CheckpointDirs> {
+    sys::off_thread("make directories for a checkpoint", move || {
+        let dirs = CheckpointDirs {
+            images: dir.join("images"),
+            work: dir.join("work"),
+        };
+        sys::remove_tree_blocking(&dir)?;
+        for dir in [&dir, &dirs.images, &dirs.work] {
+            sys::files::make_dir_blocking(dir, 0o700)?;
+        }
+        Ok(dirs)
+    })
+    .await
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Whether a capture of the container left something that its step must take back.
+pub(in super::super) fn is_left(deps: &Deps, id: &ContainerId) -> bool {
+    work_dir(deps, id).exists()
+}

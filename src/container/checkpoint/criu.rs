@@ -1,0 +1,102 @@
+//! Whether CRIU is here and works on this kernel.
+
+use std::path::Path;
+
+use crate::model::{Error, Kind, Result};
+use crate::sys::{off_thread, tools};
+
+/// The oldest that the OCI runtimes' calls need (kubelet's tests name it `31600`).
+const OLDEST: [u32; 2] = [3, 16];
+
+/// What was found of CRIU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Criu {
+    /// This version works.
+    Works(String),
+    /// This version is too old.
+    TooOld(String),
+    /// This version says that the kernel has not what it needs.
+    Unfit(String),
+    /// There is none, or it tells no version.
+    Missing,
+}
+
+impl Criu {
+    /// Looks for it and asks it; a fraction of a second.
+    pub async fn look() -> Self {
+        let found = off_thread("look up criu", || {
+            Ok(tools::look_up_blocking(Path::new("criu")))
+        });
+        let Ok(Some(path)) = found.await else {
+            return Self::Missing;
+        };
+        let Ok(version) = tools::version(&path).await else {
+            return Self::Missing;
+        };
+        if !is_new_enough(&version) {
+            return Self::TooOld(version);
+        }
+        match tools::ask(&path, &["check"]).await {
+            Ok(_said) => Self::Works(version),
+            Err(_refused) => Self::Unfit(version),
+        }
+    }
+
+    /// What is in the way; `None` where nothing is.
+    pub fn obstacle(&self) -> Option<String> {
+        match self {
+            Self::Works(_) => None,
+            Self::TooOld(version) => Some(format!("criu {version} is older than 3.16")),
+            Self::Unfit(version) => Some(format!(
+                "criu {version} does not work on this kernel; `criu check` tells why"
+            )),
+            Self::Missing => Some("criu is not installed".to_owned()),
+        }
+    }
+
+    /// Fails exactly as kubelet's tests and tools expect of a runtime that cannot: the text must be this alone.
+    ///
+    /// # Errors
+    /// `Unimplemented` where checkpoints are switched off or CRIU is of no use.
+    pub(super) fn ensure(&self, is_enabled: bool) -> Result<()> {
+        let obstacle = match is_enabled {
+            true => self.obstacle(),
+            false => Some("containers.enable_criu is false".to_owned()),
+        };
+        let Some(obstacle) = obstacle else {
+            return Ok(());
+        };
+        tracing::info!(obstacle, "a checkpoint was asked for and is refused");
+        Err(Error::new(
+            Kind::Unimplemented,
+            "method CheckpointContainer not implemented",
+        ))
+    }
+}
+
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let found = [numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)];
+    found >= OLDEST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_from_3_16_on_are_new_enough() {
+        for (version, is_new) in [
+            ("3.16", true),
+            ("3.17.1", true),
+            ("4.1", true),
+            ("3.15.9", false),
+            ("2.99", false),
+            ("odd", false),
+        ] {
+            assert_eq!(is_new_enough(version), is_new, "{version}");
+        }
+    }
+}
