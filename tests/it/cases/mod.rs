@@ -2,6 +2,7 @@
 
 mod backends;
 mod bad_input;
+mod checkpoints;
 mod classes;
 mod containers;
 mod crashes;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Case> {
         pause_images::CASES,
         networks::CASES,
         containers::CASES,
+        checkpoints::CASES,
         devices::CASES,
         classes::CASES,
         nri::CASES,

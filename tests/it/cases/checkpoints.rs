@@ -1,0 +1,225 @@
+//! Running containers written down to archives by CRIU, and nodes that cannot.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use podwright::wire::cri;
+use serde_json::Value;
+use tonic::Code;
+
+use crate::case::{Case, Outcome};
+use crate::ensure;
+use crate::node::Node;
+use crate::pods::{fails, pod, shell};
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        "checkpoint.an_archive_has_all_and_the_container_lives_on",
+        |node| Box::pin(whole(node)),
+    )
+    .needs(&["criu"])
+    .unless(unfit),
+    Case::new(
+        "checkpoint.a_container_that_cannot_be_written_down_lives_on",
+        |node| Box::pin(thawed(node)),
+    )
+    .needs(&["criu"])
+    .unless(unfit),
+    Case::new(
+        "checkpoint.a_node_that_cannot_says_so_as_kubelet_expects",
+        |node| Box::pin(refused(node)),
+    ),
+];
+
+/// Why CRIU is of no use on this kernel.
+fn unfit() -> Option<String> {
+    let checked = Command::new("criu").arg("check").output().ok()?;
+    (!checked.status.success()).then(|| "criu check fails on this kernel".to_owned())
+}
+
+/// Counts in a variable, in a file and in the log.
+fn counter() -> cri::ContainerConfig {
+    shell(
+        "c",
+        "trap 'exit 0' TERM; i=0; while :; do i=$((i+1)); echo $i > /count; echo line $i; sleep 0.1; done",
+    )
+}
+
+async fn checkpoint(node: &Node, id: &str, location: &Path) -> Result<(), tonic::Status> {
+    let request = cri::CheckpointContainerRequest {
+        container_id: id.to_owned(),
+        location: location.display().to_string(),
+        timeout: 0,
+    };
+    let mut runtime = node.cri.runtime.clone();
+    runtime.checkpoint_container(request).await.map(drop)
+}
+
+/// A directory that is root's alone, outside of what podwright keeps.
+fn shelf(node: &Node) -> Outcome<PathBuf> {
+    let dir = node.home.join("checkpoints");
+    fs::create_dir_all(&dir)?;
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+    Ok(dir)
+}
+
+fn members(archive: &Path) -> Outcome<BTreeMap<String, Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for entry in tar::Archive::new(File::open(archive)?).entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.display().to_string();
+        let mut data = Vec::new();
+        entry.read_to_end(&mut data)?;
+        found.insert(name, data);
+    }
+    Ok(found)
+}
+
+async fn count(node: &Node, id: &str) -> Outcome<u64> {
+    Ok(node.ask(id, "cat /count").await?.trim().parse()?)
+}
+
+/// It counts on, from where it was.
+async fn ensure_alive(node: &Node, id: &str, at_least: u64) -> Outcome {
+    let now = count(node, id).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let later = count(node, id).await?;
+    ensure(now >= at_least && later > now, || {
+        format!("{at_least}, then {now}, then {later}")
+    })
+}
+
+async fn whole(node: &Node) -> Outcome {
+    let config = pod(node, "p");
+    let pod = node.run_pod(&config).await?;
+    let container = counter();
+    let id = node.run(&pod, &config, &container).await?;
+    let status = node.status(&id).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = count(node, &id).await?;
+    let place = shelf(node)?.join("checkpoint-p_ns-c-2026-01-01T00:00:00Z.tar");
+
+    checkpoint(node, &id, &place).await?;
+
+    ensure_alive(node, &id, before).await?;
+    let mode = fs::metadata(&place)?.permissions().mode() & 0o7777;
+    ensure(mode == 0o600, || format!("{mode:o}"))?;
+    let members = members(&place)?;
+    for name in [
+        "checkpoint/inventory.img",
+        "checkpoint/pages-1.img",
+        "config.dump",
+        "container.log",
+        "dump.log",
+        "rootfs-diff.tar",
+        "spec.dump",
+        "stats-dump",
+        "status",
+        "status.dump",
+    ] {
+        ensure(members.contains_key(name), || {
+            format!("no {name} among {:?}", members.keys())
+        })?;
+    }
+    let config: Value = serde_json::from_slice(&members["config.dump"])?;
+    ensure(
+        config["id"] == Value::from(id.as_str()) && config["rootfsImageRef"] == status.image_id,
+        || format!("{config:#}"),
+    )?;
+    let shown: Value = serde_json::from_slice(&members["status.dump"])?;
+    ensure(shown["log_path"] == status.log_path, || {
+        format!("{shown:#}")
+    })?;
+    let changes = packed(&members["rootfs-diff.tar"])?;
+    ensure(changes.iter().any(|name| name == "count"), || {
+        format!("{changes:?}")
+    })?;
+    ensure_nothing_left(node)?;
+    let again = checkpoint(node, &id, &place).await;
+    fails("a second time", again, Code::AlreadyExists).map(drop)
+}
+
+/// The names in a gzipped tar.
+fn packed(bytes: &[u8]) -> Outcome<Vec<String>> {
+    let mut gzip = Command::new("tar")
+        .args(["-tzf", "-"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    let mut input = gzip.stdin.take().ok_or("no input")?;
+    std::io::Write::write_all(&mut input, bytes)?;
+    drop(input);
+    let said = String::from_utf8(gzip.wait_with_output()?.stdout)?;
+    Ok(said.lines().map(str::to_owned).collect())
+}
+
+fn ensure_nothing_left(node: &Node) -> Outcome {
+    let dir = node.home.join("root/checkpoints");
+    let left: Vec<_> = match fs::read_dir(&dir) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_none) => Vec::new(),
+    };
+    ensure(left.is_empty(), || format!("{left:?}"))
+}
+
+async fn thawed(node: &Node) -> Outcome {
+    let config = pod(node, "p");
+    let pod = node.run_pod(&config).await?;
+    let id = node.run(&pod, &config, &counter()).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = count(node, &id).await?;
+    let shelf = shelf(node)?;
+    let small = shelf.join("small");
+    fs::create_dir(&small)?;
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs"])
+        .arg(&small)
+        .status()?;
+    ensure(mounted.success(), || String::from("mount"))?;
+
+    let full = checkpoint(node, &id, &small.join("a.tar")).await;
+
+    fails("a full disk", full, Code::ResourceExhausted)?;
+    ensure(fs::read_dir(&small)?.next().is_none(), || {
+        String::from("a part of the archive stays")
+    })?;
+    ensure_alive(node, &id, before).await?;
+
+    // Killed in the middle: the next process thaws what the last one froze.
+    let place = shelf.join("b.tar");
+    let asked = checkpoint(node, &id, &place);
+    let killed = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        node.podwright.kill().await
+    };
+    let (_ended, killed) = tokio::join!(asked, killed);
+    killed?;
+    node.podwright.start().await?;
+    node.until_ready().await?;
+    ensure_alive(node, &id, before).await?;
+    ensure_nothing_left(node)
+}
+
+async fn refused(node: &Node) -> Outcome {
+    let shelf = shelf(node)?;
+    let unknown = checkpoint(node, "none", &shelf.join("a.tar")).await;
+    fails("an unknown one", unknown, Code::NotFound)?;
+    node.configure("[containers]\nenable_criu = false").await?;
+    let config = pod(node, "p");
+    let pod = node.run_pod(&config).await?;
+    let id = node.run(&pod, &config, &counter()).await?;
+
+    let refused = checkpoint(node, &id, &shelf.join("a.tar")).await;
+
+    let status = refused.err().ok_or("it was written down")?;
+    ensure(
+        status.code() == Code::Unimplemented
+            && status.message() == "method CheckpointContainer not implemented",
+        || format!("{status:?}"),
+    )
+}
