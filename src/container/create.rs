@@ -129,6 +129,7 @@ impl Containers {
             .deps
             .supervisor
             .survive("CreateContainer", making.run());
+        let run = making.operation.place().hold(run);
         let made = tokio::select! {
             made = tokio::time::timeout(ceiling, run) => {
                 made.unwrap_or_else(|_elapsed| Err(Error::timed_out("CreateContainer", ceiling)))
@@ -139,11 +140,12 @@ impl Containers {
             self.expire_if_parked(id.clone());
             return Ok(id);
         };
-        making.operation.step("unwind");
+        making.operation.failed(&failed.chain());
+        let unwind = making.operation.step("unwind");
         self.deps.index.remove_container(&id);
         self.forget(&id);
         self.retract(&making.announced).await;
-        let left = self.take_back(&id, &Step::ALL).await;
+        let left = unwind.hold(self.take_back(&id, &Step::ALL)).await;
         let is_clean = matches!(&left, Ok(left) if left.is_empty());
         self.note_left(&id, !is_clean);
         match is_clean {
@@ -239,11 +241,10 @@ impl Making<'_> {
         let mut view = self.view(&handler, &image, &built, encoded(&built.spec)?)?;
         view.volume_images = volume_images.iter().map(ContainerImage::from).collect();
         let until_published = deps.nri.enter();
-        self.operation.step("plugins");
-        let view = self
+        let consulting = self
             .home
-            .consult(view, &built.spec, &self.announced, &until_published)
-            .await?;
+            .consult(view, &built.spec, &self.announced, &until_published);
+        let view = self.operation.step("plugins").hold(consulting).await?;
         let record = ContainerRecord {
             runtime_options: userns::shim_options(&handler, &view.user, mapping)?,
             ..self.containerd_record(&view, &handler, &image, &view.spec)?
@@ -335,13 +336,14 @@ impl Making<'_> {
         };
         match snapshots.prepare(&request).await {
             Err(error) if error.is_not_found() => {
-                let _unpack = self.operation.within("unpack");
+                let within = self.operation.within("unpack");
                 self.operation
                     .waits_on(Some(format!("unpacking of image {}", image.id)));
-                self.home
+                let unpack = self
+                    .home
                     .images
-                    .unpack(image, &handler.settings.snapshotter)
-                    .await?;
+                    .unpack(image, &handler.settings.snapshotter);
+                within.place().hold(unpack).await?;
                 snapshots.prepare(&request).await
             }
             prepared => prepared,
@@ -444,12 +446,14 @@ impl Making<'_> {
 
     async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.home.begin(self.id, step).await?;
-        let _within = self.operation.within(step.name());
+        let within = self.operation.within(step.name());
         if step == Step::Record {
             self.operation.waits_on(Some("containerd".to_owned()));
         }
         gate("create_container", step.name(), Edge::Before).await;
-        let done = work
+        let done = within
+            .place()
+            .hold(work)
             .await
             .context(|| format!("container {}: {}", self.key.identity.name, step.name()))?;
         gate("create_container", step.name(), Edge::After).await;

@@ -44,10 +44,10 @@ impl Containers {
             size: None,
             stdin: false,
         };
-        let mut exec = self.exec(&view, &site, &order).await?;
+        let making = self.exec(&view, &site, &order);
+        let mut exec = operation.place().hold(making).await?;
         let capture = self.capture(&exec)?;
-        operation.step("start");
-        exec.start().await?;
+        operation.step("start").hold(exec.start()).await?;
         operation.step("wait");
         operation.patiently();
         // The timeout covers the process, not the drain of its output.

@@ -43,9 +43,8 @@ impl Containers {
             "RemoveContainer",
             format!("{} {}", view.config.identity.name, id.short()),
         );
-        operation.step("stop");
-        self.stop_by(Arc::clone(&view), Arc::clone(&site), Duration::ZERO)
-            .await?;
+        let stop = self.stop_by(Arc::clone(&view), Arc::clone(&site), Duration::ZERO);
+        operation.step("stop").hold(stop).await?;
         let lock = site.lock.lock();
         let _transition = operation.waiting("the container's lock", lock).await;
         let before = match self.deps.index.snapshot().container(id) {
@@ -55,14 +54,16 @@ impl Containers {
         self.deps
             .index
             .container_event(id, ContainerEvent::RemoveAsked, |_| ())?;
-        operation.step("plugins");
-        self.tell_ended(id, &site).await;
-        if !site.told_removal.swap(true, Ordering::AcqRel) {
-            self.tell(Event::RemoveContainer, id).await;
-        }
-        operation.step("record and snapshot");
+        let tell = async {
+            self.tell_ended(id, &site).await;
+            if !site.told_removal.swap(true, Ordering::AcqRel) {
+                self.tell(Event::RemoveContainer, id).await;
+            }
+        };
+        operation.step("plugins").hold(tell).await;
+        let free = operation.step("record and snapshot");
         gate("remove_container", "free", Edge::Before).await;
-        let left = self.take_back(id, &Step::ALL).await?;
+        let left = free.hold(self.take_back(id, &Step::ALL)).await?;
         gate("remove_container", "free", Edge::After).await;
         if let Some(still) = left.into_iter().next() {
             if before == ContainerState::Exited {

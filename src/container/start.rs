@@ -118,11 +118,8 @@ impl Containers {
             .container_event(id, ContainerEvent::StartAsked, |_| ())?;
         let until_published = self.deps.nri.enter();
         let ceiling = self.deps.settings().operations.ceiling;
-        let started = tokio::time::timeout(
-            ceiling,
-            self.start_task(&view, &site, &operation, &until_published),
-        )
-        .await;
+        let start = self.start_task(&view, &site, &operation, &until_published);
+        let started = tokio::time::timeout(ceiling, operation.place().hold(start)).await;
         match started.unwrap_or_else(|_elapsed| Err(Error::timed_out("StartContainer", ceiling))) {
             Ok((pid, pidfd)) => {
                 self.show_started(&view, &site, pid, pidfd);
@@ -131,19 +128,21 @@ impl Containers {
                 Ok(())
             }
             Err(failed) => {
-                operation.step("diagnose");
-                let fault = self.diagnose_start(&view, &failed.chain()).await;
-                operation.step("unwind");
+                let said = failed.chain();
+                operation.failed(&said);
+                let diagnosis = self.diagnose_start(&view, &said);
+                let fault = operation.step("diagnose").hold(diagnosis).await;
+                let unwind = self.take_back(id, &[Step::Io, Step::Task]);
                 // Neither may leave the container at "starting", where no verb could end it.
-                match self.take_back(id, &[Step::Io, Step::Task]).await {
+                match operation.step("unwind").hold(unwind).await {
                     Ok(left) if left.is_empty() => {}
                     left => {
                         tracing::warn!(container.id = %id, ?left, "a failed start could not be taken back whole")
                     }
                 }
                 let message = match &fault {
-                    Some(fault) => format!("{}: {fault}", failed.chain()),
-                    None => failed.chain(),
+                    Some(fault) => format!("{said}: {fault}"),
+                    None => said,
                 };
                 let mut termination = Termination::start_failed(message, self.deps.clock.now());
                 termination.diagnosis = fault.unwrap_or_default();
@@ -224,7 +223,7 @@ impl Containers {
             options: None,
         };
         let shim = operation.within("shim and create");
-        let create = containerd.tasks.create(&request);
+        let create = shim.place().hold(containerd.tasks.create(&request));
         let pid = operation.waiting(SHIM, create).await;
         let pid = pid.context(|| "create task".to_owned())?;
         drop(shim);
@@ -232,8 +231,8 @@ impl Containers {
         // Opened between create and start, so that even the shortest life is seen to its end.
         let pidfd = PidFd::open(pid).ok();
         self.tell_starting(view, pid, present).await?;
-        let _runtime = operation.within("runtime start");
-        let start = containerd.tasks.start(id, None);
+        let runtime = operation.within("runtime start");
+        let start = runtime.place().hold(containerd.tasks.start(id, None));
         let started = operation.waiting(SHIM, start).await;
         started.context(|| "start task".to_owned())?;
         Ok((pid, pidfd))
@@ -263,9 +262,11 @@ impl Containers {
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         self.begin(&view.id, step).await?;
-        let _within = operation.within(step.name());
+        let within = operation.within(step.name());
         gate("start_container", step.name(), Edge::Before).await;
-        let done = work
+        let done = within
+            .place()
+            .hold(work)
             .await
             .context(|| format!("container {}: {}", view.config.identity.name, step.name()))?;
         gate("start_container", step.name(), Edge::After).await;

@@ -186,9 +186,10 @@ impl Containers {
     ) -> Result<()> {
         let id = &view.id;
         if !grace.is_zero() {
-            operation.step("signal");
+            let step = operation.step("signal");
             gate("stop_container", "signal", Edge::Before).await;
-            self.signal(id, site, view.stop_signal, false).await?;
+            let signal = self.signal(id, site, view.stop_signal, false);
+            step.hold(signal).await?;
             gate("stop_container", "signal", Edge::After).await;
             operation.step("grace");
             operation.patiently();
@@ -198,13 +199,14 @@ impl Containers {
                 () = site.stop.deadline() => {}
             }
         }
-        operation.step("kill");
+        let step = operation.step("kill");
         operation.waits_on_process(view.pid);
         gate("stop_container", "kill", Edge::Before).await;
         let until = Instant::now() + KILL_LIMIT;
         let mut pause = KILL_AGAIN;
         while Instant::now() < until {
-            self.signal(id, site, Signal::KILL, true).await?;
+            let signal = self.signal(id, site, Signal::KILL, true);
+            step.clone().hold(signal).await?;
             if tokio::time::timeout(pause, self.ended(id)).await.is_ok() {
                 gate("stop_container", "kill", Edge::After).await;
                 return Ok(());

@@ -8,7 +8,7 @@ use crate::wire::cri;
 use crate::wire::cri::image_service_server::ImageService;
 
 use super::Service;
-use super::serve::{Replies, Weight, batches, head, within_limit};
+use super::serve::{Replies, Weight, batches, head, note, within_limit};
 use super::timeline;
 
 /// As much of a reference as the log shows.
@@ -101,7 +101,7 @@ impl ImageService for Service {
         self.serve("PullImage", Weight::Make, async {
             let request = request.into_inner();
             let name = named(request.image.clone())?;
-            tracing::Span::current().record("image.ref", head(&name, REFERENCE_SHOWN));
+            note("image.ref", head(&name, REFERENCE_SHOWN));
             let (pod, began) = (timeline::pod_of(&request), self.deps.clock.now());
             let pulled = self.images.pull(request).await;
             if let Some(pod) = pod {
@@ -118,7 +118,7 @@ impl ImageService for Service {
     ) -> Result<Response<cri::RemoveImageResponse>, Status> {
         self.serve("RemoveImage", Weight::Write, async {
             let name = named(request.into_inner().image)?;
-            tracing::Span::current().record("image.ref", head(&name, REFERENCE_SHOWN));
+            note("image.ref", head(&name, REFERENCE_SHOWN));
             self.images.remove(&name).await?;
             Ok(cri::RemoveImageResponse {})
         })

@@ -8,7 +8,7 @@ use crate::sandbox::record::PodSums;
 use crate::wire::cri;
 use crate::wire::cri::runtime_service_server::RuntimeService;
 
-use super::serve::{Replies, Weight, unimplemented};
+use super::serve::{Replies, Weight, note, span_identity, unimplemented};
 use super::{Service, convert, views};
 
 /// The only version of the protocol's own envelope (kubelet: `kubeRuntimeAPIVersion`).
@@ -82,11 +82,9 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::RunPodSandboxResponse>, Status> {
         self.serve("RunPodSandbox", Weight::Make, async {
             let request = convert::run_request(request.into_inner())?;
-            let span = tracing::Span::current();
-            span.record("k8s.namespace", &request.config.identity.k8s_namespace);
-            span.record("k8s.pod", &request.config.identity.name);
+            span_identity(&request.config.identity);
             let id = self.sandboxes.run(request).await?;
-            span.record("sandbox.id", id.as_str());
+            note("sandbox.id", id.as_str());
             Ok(cri::RunPodSandboxResponse {
                 pod_sandbox_id: id.to_string(),
             })
@@ -171,7 +169,7 @@ impl RuntimeService for Service {
             let request = convert::create_request(request.into_inner())?;
             self.span_sandbox(&request.sandbox);
             let id = self.containers.create(request).await?;
-            tracing::Span::current().record("container.id", id.as_str());
+            note("container.id", id.as_str());
             Ok(cri::CreateContainerResponse {
                 container_id: id.to_string(),
             })

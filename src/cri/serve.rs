@@ -10,7 +10,8 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use crate::index::PodView;
-use crate::model::{Error, Kind, Result};
+use crate::model::{Error, Kind, PodIdentity, Result};
+use crate::telemetry::traces::Place;
 use crate::wire::Message;
 
 use super::{Service, status};
@@ -69,25 +70,23 @@ impl Service {
 
     /// Names the sandbox that a request means, and its pod, in the request's span.
     pub(super) fn span_sandbox(&self, text: &str) {
-        let span = tracing::Span::current();
         let now = self.deps.index.snapshot();
         match now.find_sandbox(text) {
-            Ok(Some(pod)) => span_pod(&span, pod),
-            Ok(None) | Err(_) => drop(span.record("sandbox.id", head(text, ID_SHOWN))),
+            Ok(Some(pod)) => span_pod(pod),
+            Ok(None) | Err(_) => note("sandbox.id", head(text, ID_SHOWN)),
         }
     }
 
     /// Names the container that a request means, its sandbox and pod, in the request's span.
     pub(super) fn span_container(&self, text: &str) {
-        let span = tracing::Span::current();
         let now = self.deps.index.snapshot();
         let Ok(Some(view)) = now.find_container(text) else {
-            span.record("container.id", head(text, ID_SHOWN));
+            note("container.id", head(text, ID_SHOWN));
             return;
         };
-        span.record("container.id", view.id.as_str());
+        note("container.id", view.id.as_str());
         if let Some(pod) = now.pod(&view.sandbox) {
-            span_pod(&span, pod);
+            span_pod(pod);
         }
     }
 
@@ -135,11 +134,21 @@ impl Service {
     }
 }
 
-fn span_pod(span: &tracing::Span, pod: &PodView) {
-    let identity = &pod.sandbox.config.identity;
-    span.record("sandbox.id", pod.sandbox.id.as_str());
-    span.record("k8s.namespace", &identity.k8s_namespace);
-    span.record("k8s.pod", &identity.name);
+fn span_pod(pod: &PodView) {
+    note("sandbox.id", pod.sandbox.id.as_str());
+    span_identity(&pod.sandbox.config.identity);
+}
+
+/// Names a pod in the request's span.
+pub(super) fn span_identity(pod: &PodIdentity) {
+    note("k8s.namespace", &pod.k8s_namespace);
+    note("k8s.pod", &pod.name);
+}
+
+/// Says of the request that its `key` is `value`: in its log lines, and in its caller's trace.
+pub(super) fn note(key: &'static str, value: &str) {
+    tracing::Span::current().record(key, value);
+    Place::here().note(key, value);
 }
 
 /// What the log shows of a text that a client chose: it may be of any length.

@@ -13,6 +13,7 @@ use super::unpack::BringLayer;
 use crate::model::{Descriptor, Error, Kind, Reference, Result};
 use crate::registry::manifest::{MediaKind, decode, media_kind};
 use crate::registry::{Repository, Resolved};
+use crate::telemetry::traces::Place;
 
 /// Documents and layers by way of the content store, fetched where they are missing.
 pub(super) struct Fetch<'a> {
@@ -96,9 +97,17 @@ impl BringLayer for Fetch<'_> {
             let reference = self.repository.reference();
             let meter = self.progress.meter(&layer.digest);
             let on_registry_error = |error| registry_error(reference, error);
-            self.store
-                .fetch(layer, self.repository, &meter, on_registry_error)
-                .await
+            let span = Place::here().begin("fetch layer");
+            span.note("digest", layer.digest.as_str());
+            span.count("bytes", layer.size);
+            let fetching = self
+                .store
+                .fetch(layer, self.repository, &meter, on_registry_error);
+            let fetched = span.place().clone().hold(fetching).await;
+            if let Err(error) = &fetched {
+                span.fail(&error.chain());
+            }
+            fetched
         })
     }
 }

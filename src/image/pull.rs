@@ -124,7 +124,12 @@ impl Images {
                 operation,
                 progress: &progress,
             };
-            let outcome = pull.run().await.map_err(|error| within(&reference, error));
+            let place = pull.operation.place();
+            let outcome = place.hold(pull.run()).await;
+            let outcome = outcome.map_err(|error| within(&reference, error));
+            if let Err(error) = &outcome {
+                pull.operation.failed(&error.chain());
+            }
             progress.end(&outcome);
             if let Ok(id) = &outcome {
                 images.note_use(id);
@@ -363,12 +368,12 @@ impl Pull<'_> {
     }
 
     async fn step<T>(&self, step: Step, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.operation.step(step.name());
+        let place = self.operation.step(step.name());
         // How a pull fares is shown by itself, and its silence has a limit of its own.
         self.operation.patiently();
         self.progress.step(step.name());
         gate(OPERATION, step.name(), Edge::Before).await;
-        let done = work.await;
+        let done = place.hold(work).await;
         gate(OPERATION, step.name(), Edge::After).await;
         done
     }

@@ -74,6 +74,14 @@ impl Failure {
         }
     }
 
+    /// What went wrong, without saying with what.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Reported { text, .. } => printable(text),
+            Self::Other(error) => error.chain(),
+        }
+    }
+
     /// The failure as an error about `what`.
     pub(super) fn into_error(self, what: String) -> Error {
         match self {

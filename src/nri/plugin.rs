@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::event::Event;
 use super::link::{CallError, Link, Refusal};
 use super::messages::api;
+use crate::telemetry::traces::Place;
 
 /// A connected plugin.
 pub(super) struct Plugin {
@@ -90,15 +91,22 @@ impl Plugin {
         request: &Q,
         limit: Duration,
     ) -> Result<A, Failure> {
+        let span = Place::here().begin("NRI call");
+        span.note("nri.method", method);
+        span.note("nri.plugin", &self.title());
         let why = match self.link.call(method, request.encode_to_vec(), limit).await {
             Ok(bytes) => match A::decode(&*bytes) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => format!("its answer makes no sense: {error}"),
             },
-            Err(CallError::Refused(refusal)) => return Err(Failure::Refused(refusal)),
+            Err(CallError::Refused(refusal)) => {
+                span.fail(&refusal.message);
+                return Err(Failure::Refused(refusal));
+            }
             Err(CallError::TimedOut(limit)) => format!("it did not answer within {limit:?}"),
             Err(CallError::Lost(why)) => why,
         };
+        span.fail(&why);
         if !self.link.closed().is_cancelled() {
             tracing::warn!(plugin = %self.title(), method, why, "NRI plugin is disconnected");
         }

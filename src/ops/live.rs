@@ -1,5 +1,5 @@
 //! The table of live operations: what runs now, which step, since when, what it waits on and who waits for it. Those of a
-//! pod's start go to its timeline once they have ended.
+//! pod's start go to its timeline once they have ended; where the caller traces them, they are spans as well.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::callers::Callers;
+use super::spans::Spans;
 use super::timeline::{Passage, Timelines};
 use crate::model::{Clock, Pid, Timestamp};
+use crate::telemetry::traces::Place;
 
 /// The step of an operation that has named none yet: it waits for its turn.
 const BEGIN: &str = "begin";
@@ -97,10 +99,28 @@ impl OpInfo {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Entry {
     info: OpInfo,
     callers: Option<Callers>,
+    spans: Spans,
+}
+
+impl Entry {
+    fn open(&mut self, name: &'static str, now: Timestamp) -> Option<usize> {
+        let at = self.info.open(name, now);
+        if at.is_some() {
+            self.spans.step(name, now);
+        }
+        at
+    }
+
+    fn close(&mut self, at: Option<usize>, now: Timestamp) {
+        self.info.close(at, now);
+        if let Some(at) = at {
+            self.spans.close(at, now);
+        }
+    }
 }
 
 /// All running operations. Cloning gives another handle to the same table.
@@ -155,6 +175,7 @@ impl LiveTable {
             pod,
         };
         let entry = Entry {
+            spans: Spans::begin(&row),
             info: row,
             callers: Callers::of_this_task(),
         };
@@ -220,11 +241,12 @@ struct Row {
 
 impl Drop for Row {
     fn drop(&mut self) {
-        let Some(Entry { info: row, .. }) = self.table.with(|rows| rows.remove(&self.id)) else {
+        let Some(entry) = self.table.with(|rows| rows.remove(&self.id)) else {
             return;
         };
+        let (row, now) = (entry.info, self.table.clock.now());
+        entry.spans.end(now);
         if let Some(pod) = row.pod.clone() {
-            let now = self.table.clock.now();
             self.table.timelines.keep(&pod, Passage::of(row, Some(now)));
         }
     }
@@ -235,14 +257,17 @@ impl Drop for Row {
 pub struct Operation(Arc<Row>);
 
 impl Operation {
-    /// Says that the operation left its step and entered `step`.
-    pub fn step(&self, step: &'static str) {
+    /// Says that the operation left its step and entered `step`; answers where that stands in the caller's trace.
+    pub fn step(&self, step: &'static str) -> Place {
         let now = self.0.table.clock.now();
         let mut following = self.following();
-        self.edit(|row| {
-            row.close(*following, now);
-            *following = row.open(step, now);
+        let mut place = Place::default();
+        self.edit_entry(|entry| {
+            entry.close(*following, now);
+            *following = entry.open(step, now);
+            place = entry.spans.place(*following);
         });
+        place
     }
 
     /// Says that the operation is in `step` until the guard is dropped, beside whatever other step it is in. The one
@@ -251,9 +276,9 @@ impl Operation {
         let now = self.0.table.clock.now();
         let left = self.following().take();
         let mut at = None;
-        self.edit(|row| {
-            row.close(left, now);
-            at = row.open(step, now);
+        self.edit_entry(|entry| {
+            entry.close(left, now);
+            at = entry.open(step, now);
         });
         Within {
             operation: self.clone(),
@@ -274,7 +299,26 @@ impl Operation {
     /// Says what the operation works on, once that is known.
     pub fn object(&self, object: impl Into<String>) {
         let object = object.into();
-        self.edit(|row| row.object = object);
+        self.edit_entry(|entry| {
+            entry.spans.object(&object);
+            entry.info.object = object;
+        });
+    }
+
+    /// Where it stands in its caller's trace, whichever step it is in.
+    pub fn place(&self) -> Place {
+        self.place_of(None)
+    }
+
+    fn place_of(&self, at: Option<usize>) -> Place {
+        let mut place = Place::default();
+        self.edit_entry(|entry| place = entry.spans.place(at));
+        place
+    }
+
+    /// Says that it failed, for its caller's trace.
+    pub fn failed(&self, why: &str) {
+        self.edit_entry(|entry| entry.spans.fail(why));
     }
 
     /// Says that the operation waits for a process.
@@ -296,9 +340,12 @@ impl Operation {
     }
 
     fn edit(&self, work: impl FnOnce(&mut OpInfo)) {
-        self.0
-            .table
-            .with(|rows| rows.get_mut(&self.0.id).map(|entry| work(&mut entry.info)));
+        self.edit_entry(|entry| work(&mut entry.info));
+    }
+
+    fn edit_entry(&self, work: impl FnOnce(&mut Entry)) {
+        let rows = &self.0.table;
+        rows.with(|rows| rows.get_mut(&self.0.id).map(work));
     }
 }
 
@@ -309,12 +356,19 @@ pub struct Within {
     at: Option<usize>,
 }
 
+impl Within {
+    /// Where what it does stands in the caller's trace.
+    pub fn place(&self) -> Place {
+        self.operation.place_of(self.at)
+    }
+}
+
 impl Drop for Within {
     fn drop(&mut self) {
         let now = self.operation.0.table.clock.now();
-        self.operation.edit(|row| {
-            row.close(self.at, now);
-            row.show_step();
+        self.operation.edit_entry(|entry| {
+            entry.close(self.at, now);
+            entry.info.show_step();
         });
     }
 }

@@ -9,6 +9,7 @@ mod flights;
 pub mod gate;
 mod live;
 mod paths;
+mod spans;
 mod supervisor;
 mod timeline;
 mod unwind;

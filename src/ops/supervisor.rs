@@ -1,5 +1,5 @@
-//! The one place where tasks start. It names them, carries the caller's span, turns panics into errors and a count,
-//! restarts what must always run, and waits for all of them at the end.
+//! The one place where tasks start. It names them, carries the caller's span and trace, turns panics into errors and a
+//! count, restarts what must always run, and waits for all of them at the end.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 
 use super::callers::Callers;
 use crate::model::{Error, Result};
+use crate::telemetry::traces::Place;
 
 /// First pause before a background task is started again.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -89,10 +90,9 @@ impl Supervisor {
     #[expect(clippy::disallowed_methods, reason = "this is where tasks start")]
     pub fn start(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let panics = Arc::clone(&self.panics);
-        tokio::spawn(
-            self.tracker
-                .track_future(caught(name, panics, work).map(drop).in_current_span()),
-        );
+        let work = caught(name, panics, work).map(drop).in_current_span();
+        let traced = Place::here().hold(work);
+        tokio::spawn(self.tracker.track_future(traced));
     }
 
     /// Starts a task that watches something: a drain does not wait for it, it is to end by itself when

@@ -34,11 +34,10 @@ impl Sandboxes {
         let Some(site) = self.site(id) else {
             return Ok(());
         };
-        operation.step("stop");
-        self.stop_whole(id).await?;
-        operation.step("containers");
+        operation.step("stop").hold(self.stop_whole(id)).await?;
+        let containers = operation.step("containers");
         if let Some(residents) = self.residents.get() {
-            residents.remove_all(id).await?;
+            containers.hold(residents.remove_all(id)).await?;
         }
         let _exclusive = site.lock.write().await;
         match self
@@ -52,9 +51,9 @@ impl Sandboxes {
             }
             marked => marked?,
         }
-        operation.step("record and files");
+        let free = operation.step("record and files");
         gate("remove_pod_sandbox", "free", Edge::Before).await;
-        let left = self.take_back(id, &Step::ALL).await?;
+        let left = free.hold(self.take_back(id, &Step::ALL)).await?;
         gate("remove_pod_sandbox", "free", Edge::After).await;
         first_failure(id, left)?;
         let view = self.deps.index.snapshot().sandbox(id).cloned();

@@ -113,16 +113,18 @@ impl Sandboxes {
         };
         let ceiling = self.deps.settings().operations.ceiling;
         let run = self.deps.supervisor.survive("RunPodSandbox", making.run());
+        let run = making.operation.place().hold(run);
         let made = tokio::time::timeout(ceiling, run).await;
         let failed =
             match made.unwrap_or_else(|_elapsed| Err(Error::timed_out("RunPodSandbox", ceiling))) {
                 Ok(()) => return Ok(id),
                 Err(error) => error,
             };
-        making.operation.step("unwind");
+        making.operation.failed(&failed.chain());
+        let unwind = making.operation.step("unwind");
         let (deps, announced) = (&self.deps, &making.announced);
         announced.retract(deps, Event::StopPodSandbox).await;
-        let left = self.take_back(&id, &Step::ALL).await;
+        let left = unwind.hold(self.take_back(&id, &Step::ALL)).await;
         let is_clean = matches!(&left, Ok(left) if left.is_empty());
         announced.retract(deps, Event::RemovePodSandbox).await;
         self.forget(&id);
@@ -198,10 +200,8 @@ impl Making<'_> {
         let view = self.view(netns, image, attachment.as_ref(), &pause);
         let deps = &self.home.deps;
         let until_published = deps.nri.enter();
-        self.operation.step("plugins");
-        self.announced
-            .announce(deps, &until_published, &view)
-            .await?;
+        let announcing = self.announced.announce(deps, &until_published, &view);
+        self.operation.step("plugins").hold(announcing).await?;
         self.publish(view, attachment, pause.pidfd).await
     }
 
@@ -319,13 +319,13 @@ impl Making<'_> {
                 };
                 let tasks = &deps.containerd.tasks;
                 let shim = self.operation.within("shim and create");
-                let create = tasks.create(&request);
+                let create = shim.place().hold(tasks.create(&request));
                 let pid = self.operation.waiting(SHIM, create).await;
                 let pid = pid.context(|| "create task".to_owned())?;
                 drop(shim);
                 let pidfd = PidFd::open(pid).ok();
-                let _runtime = self.operation.within("runtime start");
-                let start = tasks.start(self.id.as_str(), None);
+                let runtime = self.operation.within("runtime start");
+                let start = runtime.place().hold(tasks.start(self.id.as_str(), None));
                 let started = self.operation.waiting(SHIM, start).await;
                 started.context(|| "start task".to_owned())?;
                 Ok((pid, pidfd))
@@ -438,12 +438,12 @@ impl Making<'_> {
             steps.steps.push(step);
             self.home.records.put(self.id.as_str(), &steps).await?;
         }
-        let _within = self.operation.within(step.name());
+        let within = self.operation.within(step.name());
         if step == Step::Record {
             self.operation.waits_on(Some("containerd".to_owned()));
         }
         gate("run_pod_sandbox", step.name(), Edge::Before).await;
-        let done = work.await.context(|| {
+        let done = within.place().hold(work).await.context(|| {
             format!(
                 "sandbox {}: {}",
                 self.request.config.identity.name,

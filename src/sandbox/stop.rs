@@ -60,18 +60,18 @@ impl Sandboxes {
             marked => marked?,
         }
         site.stopping.cancel();
-        operation.step("containers");
+        let containers = operation.step("containers");
         operation.patiently();
         gate("stop_pod_sandbox", "containers", Edge::Before).await;
         if let Some(residents) = self.residents.get() {
-            residents.stop_all(id).await?;
+            containers.hold(residents.stop_all(id)).await?;
         }
         gate("stop_pod_sandbox", "containers", Edge::After).await;
         operation.step("wait for creations");
         let _exclusive = tokio::time::timeout(CREATIONS_END, site.lock.write()).await;
-        operation.step("pause and network");
+        let teardown = operation.step("pause and network");
         gate("stop_pod_sandbox", "teardown", Edge::Before).await;
-        let left = self.tear_down(id, &site).await?;
+        let left = teardown.hold(self.tear_down(id, &site)).await?;
         gate("stop_pod_sandbox", "teardown", Edge::After).await;
         let stuck: Vec<String> = left
             .iter()

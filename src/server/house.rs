@@ -40,7 +40,8 @@ use crate::stats::Stats;
 use crate::store::Facts;
 use crate::streaming::Streaming;
 use crate::sys;
-use crate::telemetry::Sources;
+use crate::telemetry::traces::Traces;
+use crate::telemetry::{Source, Sources};
 
 /// The pause after a recovery that containerd cut short.
 const AFTER_CUT: Duration = Duration::from_millis(500);
@@ -242,7 +243,7 @@ impl House {
     }
 
     /// Answers Prometheus, where it has an address to scrape.
-    pub(super) fn serve_metrics(&self) {
+    pub(super) fn serve_metrics(&self, traces: Option<&Traces>) {
         let Some(address) = self.config.load().metrics.address.clone() else {
             return;
         };
@@ -256,7 +257,9 @@ impl House {
             streaming: self.streaming.clone(),
         };
         let calls = self.service.calls().clone();
-        let sources = Sources::new(vec![Box::new(reports), Box::new(calls)]);
+        let mut sources: Vec<Box<dyn Source>> = vec![Box::new(reports), Box::new(calls)];
+        sources.extend(traces.map(|it| Box::new(it.counts().clone()) as _));
+        let sources = Sources::new(sources);
         let listening = metrics::listen(address, sources, self.supervisor.clone());
         self.supervisor.watch("metrics endpoint", listening);
     }
@@ -329,7 +332,11 @@ fn is_passing(error: &Error) -> bool {
     matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded)
 }
 
-fn node_name() -> Result<String> {
+/// What the host is called.
+///
+/// # Errors
+/// `Internal` where the kernel does not say.
+pub(super) fn node_name() -> Result<String> {
     let name =
         nix::unistd::gethostname().classify(Kind::Internal, || "read the host name".to_owned())?;
     Ok(name.to_string_lossy().into_owned())

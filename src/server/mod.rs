@@ -24,6 +24,7 @@ mod signals;
 mod sockets;
 mod stuck;
 mod tending;
+mod traced;
 #[cfg(test)]
 mod units_tests;
 mod watchdog;

@@ -16,19 +16,23 @@ use futures::FutureExt as _;
 use futures::future::FusedFuture;
 use tokio::sync::oneshot;
 
-use super::house::House;
+use super::house::{House, node_name};
 use super::managed::Managed;
 use super::signals::{Signals, Word};
 use super::sockets::{self, Admission, Listening};
+use super::traced::Tracing;
 use super::{dirs, logging, notify, serve, watchdog};
 use crate::config::{Config, Overrides, Shared};
 use crate::model::{Error, Result};
 use crate::ops;
+use crate::telemetry::traces::{Settings, Traces};
 
 /// Names the socket at which every gated step reports, in tests.
 const GATE: &str = "PODWRIGHT_GATE";
 /// How long the replies of the last operations may take to their callers.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// How long the last traces may take to their collector.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 
 /// Where the configuration came from, so that a reload reads the same.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +48,9 @@ pub struct Origin {
 /// # Errors
 /// Whatever keeps it from starting, or ends it early.
 pub async fn run(config: Config, origin: Origin) -> Result<()> {
+    let traces = Settings::from_environment(|name| {
+        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+    })?;
     let level = logging::install(&config.diagnostics)?;
     let mut signals = Signals::listen()?;
     tracing::info!(
@@ -54,6 +61,10 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
     for warning in config.warnings() {
         tracing::warn!("configuration: {warning}");
     }
+    let traces = match traces {
+        Some(settings) => Some(Traces::start(settings, &node_name()?).await?),
+        None => None,
+    };
     let ground = tokio::select! {
         ground = Ground::lay(&config) => ground?,
         () = told_to_stop(&mut signals) => return Ok(()),
@@ -62,7 +73,7 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
     let socket = ground.listening.path().unwrap_or(limits.socket.clone());
     let shared = Shared::new(config);
     let house = House::build(shared.clone(), origin, level).await?;
-    house.serve_metrics();
+    house.serve_metrics(traces.as_ref());
     let closing = house.closing().clone();
     let managed = ground.managed.map(|managed| kept(managed, &house));
     let serving = serve::serve(
@@ -70,6 +81,7 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
         ground.admission,
         &limits,
         house.routes(),
+        Tracing(traces.clone()),
         closing.clone(),
     );
     let mut serving = std::pin::pin!(serving.fuse());
@@ -100,6 +112,9 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
 
     leave(&house, &shared, serving, &mut signals).await;
     end_managed(managed, &shared).await;
+    if let Some(traces) = traces {
+        traces.flush(LAST_TRACES).await;
+    }
     tracing::info!("podwright ends; containers run on");
     ended
 }

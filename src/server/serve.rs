@@ -11,6 +11,7 @@ use super::accept::connections;
 use super::deadline::Deadlines;
 use super::limit::InFlight;
 use super::sockets::{Admission, Listening};
+use super::traced::Tracing;
 use crate::config::settings;
 use crate::model::{Classify as _, Kind, Result};
 
@@ -31,6 +32,7 @@ pub(super) async fn serve(
     admission: Admission,
     limits: &settings::Server,
     routes: Routes,
+    tracing: Tracing,
     stop: CancellationToken,
 ) -> Result<()> {
     let Listening { listener, made } = listening;
@@ -40,6 +42,8 @@ pub(super) async fn serve(
         .classify(Kind::Internal, || "hand the socket to the runtime".into())?;
     let incoming = connections(listener, admission, limits.max_connections.get());
     let served = Server::builder()
+        // Outermost, so that a refusal or a deadline is seen as well.
+        .layer(tracing)
         .layer(InFlight::new(limits.max_requests.get()))
         .layer(Deadlines)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
@@ -186,6 +190,7 @@ mod tests {
             Admission::default(),
             &limits,
             routes,
+            Tracing(None),
             stop.clone(),
         );
         let asking = async {

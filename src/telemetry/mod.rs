@@ -1,4 +1,6 @@
-//! Metrics: what rooms say of themselves at the moment of a scrape, as a page of the OpenMetrics text format.
+//! What others measure us by: metrics, and [`traces`].
+//!
+//! Metrics are what rooms say of themselves at the moment of a scrape, as a page of the OpenMetrics text format.
 //!
 //! ```text
 //! Source ── read() ──> Page ── Sources::scrape() ──> text      only while somebody scrapes
@@ -12,6 +14,7 @@
 mod calls;
 mod page;
 mod text;
+pub mod traces;
 
 pub use calls::{Call, Calls};
 pub use page::{Buckets, Number, Page, Series};

@@ -69,18 +69,21 @@ impl<V> Series<V> {
     pub fn of(labels: &[(&'static str, &str)], value: impl Into<V>) -> Self {
         let labels = labels.iter();
         Self {
-            labels: labels.map(|(name, text)| (*name, cut(text))).collect(),
+            labels: labels
+                .map(|(name, text)| (*name, cut(text, LABEL_BYTES).to_owned()))
+                .collect(),
             value: value.into(),
         }
     }
 }
 
-fn cut(text: &str) -> String {
-    let mut end = text.len().min(LABEL_BYTES);
+/// At most so many `bytes` of `text`, cut between characters.
+pub(super) fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
     while !text.is_char_boundary(end) {
         end = end.saturating_sub(1);
     }
-    text.get(..end).unwrap_or_default().to_owned()
+    text.get(..end).unwrap_or_default()
 }
 
 #[derive(Clone, Debug, PartialEq)]

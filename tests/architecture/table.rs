@@ -83,6 +83,8 @@ const GRPC: &[&str] = &[
     "play",
     "server",
     "cli",
+    // The headers and statuses of calls that are traced, and the way to the collector.
+    "telemetry",
 ];
 
 /// Which places may name which crate: a room, a path inside a room, `*` for all, `!room` for all but it.
@@ -108,8 +110,8 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("zstd", &["image"]),
     ("futures", ASYNC),
     ("getrandom", ANYWHERE),
-    ("http_body_util", &["streaming", "server"]),
-    ("hyper", &["streaming", "server"]),
+    ("http_body_util", &["streaming", "server", "telemetry"]),
+    ("hyper", &["streaming", "server", "telemetry"]),
     (
         "hyper_util",
         &[
@@ -151,6 +153,9 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
             "nri",
         ],
     ),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_otlp", &["telemetry"]),
+    ("opentelemetry_sdk", &["telemetry"]),
     ("prometheus_client", &["telemetry"]),
     // Plugins speak ttrpc, so their messages are no part of `wire`, which is what gRPC carries.
     ("prost", &["wire", "containerd/grpc", "nri"]),
@@ -159,8 +164,11 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("regex", &["devices"]),
     // Makes the streaming listener's own certificate.
     ("rcgen", &["streaming"]),
-    ("reqwest", &["registry"]),
-    ("rustls", &["registry", "streaming", "server", "main"]),
+    ("reqwest", &["registry", "telemetry"]),
+    (
+        "rustls",
+        &["registry", "streaming", "server", "telemetry", "main"],
+    ),
     ("sd_notify", &["server"]),
     ("serde", ANYWHERE),
     ("serde_json", ANYWHERE),

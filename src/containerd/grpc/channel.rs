@@ -13,10 +13,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 
 use super::error;
+use super::traced::Traced;
 use crate::containerd::{LeaseId, Link};
 use crate::model::{Classify as _, Error, Kind, Pid, Result};
 
@@ -48,8 +49,8 @@ struct Peer {
 
 /// What every service's client shares.
 pub(super) struct Wire {
-    control: Channel,
-    bulk: Channel,
+    control: Traced,
+    bulk: Traced,
     peer: Arc<Peer>,
     namespace: MetadataValue<Ascii>,
     namespace_text: String,
@@ -81,12 +82,12 @@ impl Wire {
     }
 
     /// The channel of short calls.
-    pub(super) fn control(&self) -> Channel {
+    pub(super) fn control(&self) -> Traced {
         self.control.clone()
     }
 
     /// The channel of calls that carry blobs.
-    pub(super) fn bulk(&self) -> Channel {
+    pub(super) fn bulk(&self) -> Traced {
         self.bulk.clone()
     }
 
@@ -209,16 +210,17 @@ fn header(text: &str) -> Option<MetadataValue<Ascii>> {
     text.parse().ok()
 }
 
-fn open(address: &Arc<Path>, peer: &Arc<Peer>) -> Channel {
+fn open(address: &Arc<Path>, peer: &Arc<Peer>) -> Traced {
     let (address, peer) = (Arc::clone(address), Arc::clone(peer));
     // The URI is what gRPC wants to see in a header; the connector alone knows where to go.
-    Endpoint::from_static("http://localhost")
+    let channel = Endpoint::from_static("http://localhost")
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .connect_with_connector_lazy(tower::service_fn(move |_uri| {
             let (address, peer) = (Arc::clone(&address), Arc::clone(&peer));
             async move { dial(&address, &peer).await.map(TokioIo::new) }
-        }))
+        }));
+    Traced::new(channel)
 }
 
 async fn dial(address: &Path, peer: &Peer) -> io::Result<UnixStream> {

@@ -11,9 +11,9 @@ use containerd_client::services::v1::{
 use futures::future::BoxFuture;
 use prost_types::FieldMask;
 use tokio::time::timeout;
-use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire, present};
+use super::traced::Traced;
 use super::{convert, limits};
 use crate::containerd::{ContainerRecord, Containers, RecordField};
 use crate::model::{Error, Result};
@@ -22,7 +22,7 @@ use crate::model::{Error, Result};
 pub(super) struct RemoteContainers(pub(super) Arc<Wire>);
 
 impl RemoteContainers {
-    fn stub(&self) -> Stub<Channel> {
+    fn stub(&self) -> Stub<Traced> {
         Stub::new(self.0.control()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 

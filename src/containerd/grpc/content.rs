@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire, present, signed, unsigned};
+use super::traced::Traced;
 use super::{convert, limits};
 use crate::containerd::{
     Content, ContentInfo, ContentWriter, IngestInfo, WriteRequest, WriteStart,
@@ -36,7 +36,7 @@ const CHUNK: usize = 4 << 20;
 pub(super) struct RemoteContent(pub(super) Arc<Wire>);
 
 impl RemoteContent {
-    fn stub(&self) -> Stub<Channel> {
+    fn stub(&self) -> Stub<Traced> {
         Stub::new(self.0.bulk()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 

@@ -16,9 +16,9 @@ use prost::Message;
 use prost_types::Any;
 use tokio::time::{Instant, sleep};
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire};
+use super::traced::Traced;
 use super::{convert, limits};
 use crate::containerd::{Event, Events};
 use crate::model::{Classify as _, Error, Kind, Pid, Result};
@@ -42,7 +42,7 @@ pub(super) struct RemoteEvents(pub(super) Arc<Wire>);
 const STEP: Step<'static> = Step("follow containerd's events", "");
 
 impl RemoteEvents {
-    fn stub(&self) -> Stub<Channel> {
+    fn stub(&self) -> Stub<Traced> {
         Stub::new(self.0.control()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 

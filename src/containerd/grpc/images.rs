@@ -8,9 +8,9 @@ use containerd_client::services::v1::{
     UpdateImageRequest,
 };
 use futures::future::BoxFuture;
-use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire, present};
+use super::traced::Traced;
 use super::{convert, limits};
 use crate::containerd::{ImageRecord, Images, LeaseId};
 use crate::model::{Kind, Result};
@@ -22,7 +22,7 @@ const ROUNDS: usize = 3;
 pub(super) struct RemoteImages(pub(super) Arc<Wire>);
 
 impl RemoteImages {
-    fn stub(&self) -> Stub<Channel> {
+    fn stub(&self) -> Stub<Traced> {
         Stub::new(self.0.control()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 

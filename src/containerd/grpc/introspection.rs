@@ -8,9 +8,9 @@ use containerd_client::services::v1::{Plugin, PluginInfoRequest, PluginsRequest}
 use futures::future::BoxFuture;
 use prost::Message;
 use prost_types::Any;
-use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire, present};
+use super::traced::Traced;
 use super::{convert, limits, versions};
 use crate::containerd::{Introspection, Payload, PluginInfo, ServerVersion};
 use crate::model::{Classify as _, Kind, Pid, Result};
@@ -38,7 +38,7 @@ struct RuntimeInfo {
 pub(super) struct RemoteIntrospection(pub(super) Arc<Wire>);
 
 impl RemoteIntrospection {
-    fn stub(&self) -> IntrospectionClient<Channel> {
+    fn stub(&self) -> IntrospectionClient<Traced> {
         IntrospectionClient::new(self.0.control()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 }

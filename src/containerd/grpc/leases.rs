@@ -8,9 +8,9 @@ use containerd_client::services::v1::{
     AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, ListResourcesRequest, Resource,
 };
 use futures::future::BoxFuture;
-use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire};
+use super::traced::Traced;
 use super::{convert, limits};
 use crate::containerd::{LeaseId, LeaseInfo, Leased, Leases};
 use crate::model::{Classify as _, Kind, Result, Timestamp};
@@ -22,7 +22,7 @@ const EXPIRE: &str = "containerd.io/gc.expire";
 pub(super) struct RemoteLeases(pub(super) Arc<Wire>);
 
 impl RemoteLeases {
-    fn stub(&self) -> Stub<Channel> {
+    fn stub(&self) -> Stub<Traced> {
         Stub::new(self.0.control()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod live;
 mod metrics;
 mod snapshots;
 mod tasks;
+mod traced;
 mod versions;
 
 use std::sync::Arc;

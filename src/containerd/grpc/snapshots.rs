@@ -10,9 +10,9 @@ use containerd_client::services::v1::snapshots::{
 };
 use futures::future::BoxFuture;
 use tokio::time::timeout;
-use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire, present, unsigned};
+use super::traced::Traced;
 use super::{convert, limits};
 use crate::containerd::{
     RootfsMount, SnapshotInfo, SnapshotKind, SnapshotRequest, Snapshots, Usage,
@@ -23,7 +23,7 @@ use crate::model::{Error, Result};
 pub(super) struct RemoteSnapshots(pub(super) Arc<Wire>);
 
 impl RemoteSnapshots {
-    fn stub(&self) -> Stub<Channel> {
+    fn stub(&self) -> Stub<Traced> {
         Stub::new(self.0.control()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 }

@@ -14,9 +14,9 @@ use containerd_client::services::v1::{
 use containerd_client::types::v1::{Process, Status as WireState};
 use futures::future::BoxFuture;
 use prost_types::Any;
-use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_LIMIT, Step, Wire, present};
+use super::traced::Traced;
 use super::{checkpoint, convert, limits, metrics};
 use crate::containerd::{
     CheckpointDirs, ExecRequest, Exit, Payload, TaskInfo, TaskRequest, TaskState, TaskUsage, Tasks,
@@ -30,7 +30,7 @@ const SHIM_CLOSED_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration:
 pub(super) struct RemoteTasks(pub(super) Arc<Wire>);
 
 impl RemoteTasks {
-    fn stub(&self) -> Stub<Channel> {
+    fn stub(&self) -> Stub<Traced> {
         Stub::new(self.0.control()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 

@@ -31,6 +31,7 @@ use crate::config::Unpacker;
 use crate::containerd::{Containerd, LeaseId, PluginInfo};
 use crate::model::{Clock, Descriptor, Digest, Error, Kind, Result};
 use crate::ops::Supervisor;
+use crate::telemetry::traces::Place;
 use prepared::Prepared;
 
 /// How the layers of one image get into one snapshotter.
@@ -278,7 +279,13 @@ impl Unpack<'_> {
             .is_some_and(|mount| mount.options.iter().any(|option| option == "ro"));
         if !is_staged {
             self.note(layer, LayerState::Unpacking);
-            match self.apply(layer, prepared).await? {
+            let span = Place::here().begin("unpack layer");
+            span.note("digest", layer.blob.digest.as_str());
+            let applied = span.place().clone().hold(self.apply(layer, prepared)).await;
+            if let Err(error) = &applied {
+                span.fail(&error.chain());
+            }
+            match applied? {
                 Some(filled) => prepared = filled,
                 None => return Ok(()),
             }

@@ -112,9 +112,13 @@ impl Runner {
                 .acquire()
                 .await
                 .classify(Kind::Internal, || name.clone())?;
-            row.step("plugin");
+            let place = row.step("plugin");
             row.waits_on(Some(format!("plugin {}", call.plugin_type)));
-            self.run_now(settings, &call).await
+            let ran = place.hold(self.run_now(settings, &call)).await;
+            if let Err(failure) = &ran {
+                row.failed(&failure.words());
+            }
+            ran
         };
         let slow = async {
             tokio::time::sleep(SLOW).await;

@@ -31,6 +31,7 @@ mod server;
 mod stats;
 mod strangers;
 mod systemd;
+mod traces;
 mod userns;
 mod volumes;
 
@@ -61,6 +62,7 @@ pub(crate) fn all() -> Vec<Case> {
         images::CASES,
         mirrors::CASES,
         metrics::CASES,
+        traces::CASES,
         reloads::CASES,
         hostile::CASES,
         registries::CASES,
