@@ -13,9 +13,11 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tonic::{Code, Request};
 
+use super::images::{pull, remove};
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::Node;
+use crate::images::BUSYBOX;
+use crate::node::{Node, registry};
 use crate::pods::{fails, pod, sleeper};
 use collector::{Collected, text};
 
@@ -30,6 +32,10 @@ pub(super) const CASES: &[Case] = &[
         "traces.a_collector_that_is_away_or_silent_holds_nobody_up",
         |node| Box::pin(away(node)),
     ),
+    Case::new("traces.a_pull_shows_its_layers", |node| {
+        Box::pin(layers(node))
+    })
+    .needs(&["docker-registry"]),
     Case::new("traces.a_wrong_variable_is_named", |node| {
         Box::pin(wrong_variable(node))
     }),
@@ -291,6 +297,51 @@ async fn away(node: &Node) -> Outcome {
     drop(silent);
     node.podwright.start().await?;
     node.until_ready().await
+}
+
+async fn layers(node: &Node) -> Outcome {
+    let registry = registry::start(node, "busybox", "library/busybox", "1").await?;
+    registry::mirrors("mirrored.example", &["http://127.0.0.1:5000"])?;
+    let name = "mirrored.example/library/busybox:1";
+    let collected = Collected::default();
+    let listener = TcpListener::bind(COLLECTOR).await?;
+    let collecting = collector::over_http(listener, collected.clone());
+    let calling = async {
+        restart(node, &[(ENDPOINT, URL)]).await?;
+        remove(node, BUSYBOX).await?;
+        pull(node, name).await?;
+        let call = "runtime.v1.ImageService/PullImage";
+        let spans = collected.until(|span| span.name == call).await?;
+        let named = |name: &'static str| spans.iter().filter(move |it| it.name == name);
+        let calls: Vec<_> = named(call).collect();
+        let is_root = |it: &&Span| {
+            it.parent_span_id.is_empty()
+                && text(&it.attributes, "image.ref").as_deref() == Some(name)
+        };
+        ensure(calls.len() == 1 && calls.iter().all(is_root), || {
+            format!("{calls:?}")
+        })?;
+        for part in ["fetch layer", "unpack layer"] {
+            let parts: Vec<_> = named(part).collect();
+            let is_below = |it: &&Span| {
+                let digest = text(&it.attributes, "digest").unwrap_or_default();
+                let mut steps = named("layers");
+                digest.starts_with("sha256:") && steps.any(|step| step.span_id == it.parent_span_id)
+            };
+            ensure(!parts.is_empty() && parts.iter().all(is_below), || {
+                format!("{part}: {parts:?}")
+            })?;
+        }
+        Outcome::Ok(())
+    };
+    tokio::select! {
+        ended = collecting => ended?,
+        called = calling => called?,
+    }
+    restart(node, &[]).await?;
+    remove(node, name).await?;
+    registry.stop().await?;
+    node.import("busybox").await
 }
 
 async fn wrong_variable(node: &Node) -> Outcome {
