@@ -29,6 +29,14 @@ pub fn look_up_blocking(program: &Path) -> Option<PathBuf> {
 /// # Errors
 /// `FailedPrecondition` where it cannot be run or fails, `DeadlineExceeded` where it does not end.
 pub async fn ask(program: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
+    ask_within(ANSWER_LIMIT, program, arguments).await
+}
+
+/// As [`ask`], within `limit`.
+///
+/// # Errors
+/// As there.
+pub async fn ask_within(limit: Duration, program: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
     let what = || format!("{} {}", program.display(), arguments.join(" "));
     let mut command = std::process::Command::new(program);
     command
@@ -54,9 +62,9 @@ pub async fn ask(program: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
         }
         child.wait().await.classify(Kind::Internal, what)
     };
-    let status = tokio::time::timeout(ANSWER_LIMIT, listen)
+    let status = tokio::time::timeout(limit, listen)
         .await
-        .unwrap_or_else(|_elapsed| Err(Error::timed_out(what(), ANSWER_LIMIT)))?;
+        .unwrap_or_else(|_elapsed| Err(Error::timed_out(what(), limit)))?;
     if status.success() {
         Ok(said)
     } else {

@@ -173,6 +173,7 @@ fn measure() -> Outcome {
 async fn rest(plan: &Plan, ours: &Endpoint, peer: &Endpoint, report: &mut Report) -> Outcome {
     say("exits");
     latency::exits(plan, ours, peer, report).await?;
+    latency::events(plan, ours, peer, report).await?;
     for &size in &plan.sizes {
         say(&format!("lists and memory at {size} pods"));
         lists::measure(plan, size, ours, peer, report).await?;

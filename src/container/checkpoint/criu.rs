@@ -1,12 +1,16 @@
 //! Whether CRIU is here and works on this kernel.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::model::{Error, Kind, Result};
 use crate::sys::{off_thread, tools};
 
 /// The oldest that the OCI runtimes' calls need (kubelet's tests name it `31600`).
 const OLDEST: [u32; 2] = [3, 16];
+
+/// It tries what it needs of the kernel, which takes a machine under load its time.
+const CHECK_LIMIT: Duration = Duration::from_secs(30);
 
 /// What was found of CRIU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +40,7 @@ impl Criu {
         if !is_new_enough(&version) {
             return Self::TooOld(version);
         }
-        match tools::ask(&path, &["check"]).await {
+        match tools::ask_within(CHECK_LIMIT, &path, &["check"]).await {
             Ok(_said) => Self::Works(version),
             Err(_refused) => Self::Unfit(version),
         }

@@ -14,7 +14,7 @@ use tonic::Code;
 
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::Node;
+use crate::node::{Gates, Node};
 use crate::pods::{fails, pod, shell};
 
 pub(super) const CASES: &[Case] = &[
@@ -30,6 +30,13 @@ pub(super) const CASES: &[Case] = &[
     )
     .needs(&["criu"])
     .unless(unfit),
+    Case::new(
+        "checkpoint.the_next_process_thaws_what_the_last_one_froze",
+        |node| Box::pin(taken_over(node)),
+    )
+    .needs(&["criu"])
+    .unless(unfit)
+    .within(240),
     Case::new(
         "checkpoint.a_node_that_cannot_says_so_as_kubelet_expects",
         |node| Box::pin(refused(node)),
@@ -188,21 +195,43 @@ async fn thawed(node: &Node) -> Outcome {
     ensure(fs::read_dir(&small)?.next().is_none(), || {
         String::from("a part of the archive stays")
     })?;
-    ensure_alive(node, &id, before).await?;
-
-    // Killed in the middle: the next process thaws what the last one froze.
-    let place = shelf.join("b.tar");
-    let asked = checkpoint(node, &id, &place);
-    let killed = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        node.podwright.kill().await
-    };
-    let (_ended, killed) = tokio::join!(asked, killed);
-    killed?;
-    node.podwright.start().await?;
-    node.until_ready().await?;
+    let unmounted = Command::new("umount").arg(&small).status()?;
+    ensure(unmounted.success(), || String::from("umount"))?;
     ensure_alive(node, &id, before).await?;
     ensure_nothing_left(node)
+}
+
+/// The next process thaws what the last one froze.
+async fn taken_over(node: &Node) -> Outcome {
+    let gates = Gates::listen()?;
+    node.podwright.stop().await?;
+    node.podwright.start_with(Gates::ENVIRONMENT).await?;
+    node.until_ready().await?;
+    let config = pod(node, "p");
+    let pod = node.run_pod(&config).await?;
+    let id = node.run(&pod, &config, &counter()).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let shelf = shelf(node)?;
+    for step in ["pause after", "criu after", "resume after"] {
+        let before = count(node, &id).await?;
+        gates.hold_at(&format!("checkpoint_container.{step}"));
+        let place = shelf.join("a.tar");
+        tokio::select! {
+            () = gates.held() => {}
+            ended = checkpoint(node, &id, &place) => {
+                return Err(format!("{step} was not reached: {ended:?}").into());
+            }
+        }
+        node.podwright.kill().await?;
+        node.podwright.start_with(Gates::ENVIRONMENT).await?;
+        node.until_ready().await?;
+        ensure_alive(node, &id, before).await?;
+        ensure_nothing_left(node)?;
+        ensure(fs::read_dir(&shelf)?.next().is_none(), || {
+            String::from("a part of the archive stays")
+        })?;
+    }
+    Ok(())
 }
 
 async fn refused(node: &Node) -> Outcome {

@@ -18,9 +18,6 @@ pub(super) const CASES: &[Case] = &[
     Case::new("events.a_life_is_told_in_order_with_its_state", |node| {
         Box::pin(life(node))
     }),
-    Case::new("events.an_end_is_heard_of_at_once", |node| {
-        Box::pin(latency(node))
-    }),
     Case::new(
         "events.a_thousand_short_lives_and_two_returns_of_containerd",
         |node| Box::pin(thousand(node)),
@@ -34,8 +31,6 @@ pub(super) const CASES: &[Case] = &[
 
 /// So many clients may follow the events.
 const CLIENTS: usize = 32;
-/// An end may take so long to be heard of.
-const SOON: Duration = Duration::from_millis(20);
 /// Containers of the crowd, and how long they may take altogether.
 const CROWD: usize = 1_000;
 const CROWD_TIME: Duration = Duration::from_secs(60);
@@ -144,29 +139,6 @@ async fn life(node: &Node) -> Outcome {
     )?;
     let times: Vec<_> = events.iter().map(|(_, event)| event.created_at).collect();
     ensure(times.is_sorted(), || format!("{times:?}"))
-}
-
-async fn latency(node: &Node) -> Outcome {
-    let mut heard = Heard::from(node).await?;
-    let config = pod(node, "p");
-    let pod = node.run_pod(&config).await?;
-    let mut took = Vec::new();
-    for number in 0..60 {
-        let config_of_it = shell(&format!("c{number}"), "sleep 0.05");
-        let id = node.run(&pod, &config, &config_of_it).await?;
-        let events = heard.until(&id, Type::ContainerStoppedEvent).await?;
-        let (at, event) = events.last().ok_or("no event")?;
-        took.extend(since_end(*at, event));
-        node.remove(&id).await?;
-    }
-    let [half, most, all] = spread(took)?;
-    say(&format!(
-        "end to event: median {half:?}, p95 {most:?}, longest {all:?}"
-    ));
-    // What else the machine does is none of ours.
-    ensure(half <= SOON, || {
-        format!("an end is heard of after {half:?}, p95 {most:?}, longest {all:?}")
-    })
 }
 
 /// How long after its end the event of an end came.

@@ -247,7 +247,9 @@ async fn shared(node: &Node) -> Outcome {
     node.run(&id, &config, &web).await?;
     let other = node.run(&id, &config, &sleeper("other")).await?;
 
-    let fetched = node.ask(&other, "wget -q -O - http://127.0.0.1/").await?;
+    // A server that was just started does not listen yet.
+    let fetch = "until wget -q -O - http://127.0.0.1/ 2>/dev/null; do sleep 0.1; done";
+    let fetched = node.ask(&other, fetch).await?;
     let init = node.ask(&other, "cat /proc/1/comm").await?;
     let seen = node
         .ask(&other, "pidof httpd >/dev/null && hostname")
