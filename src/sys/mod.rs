@@ -19,6 +19,7 @@ pub mod links;
 pub mod memory;
 pub mod mounts;
 pub mod netns;
+pub mod new_file;
 mod off_thread;
 pub mod open_files;
 pub mod openat2;

@@ -174,7 +174,7 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("serde_json", ANYWHERE),
     ("serde_saphyr", &["play", "devices"]),
     ("sha2", ANYWHERE),
-    ("tar", &["image"]),
+    ("tar", &["image", "container/checkpoint", "recovery/tests"]),
     ("thiserror", ANYWHERE),
     ("tokio", ASYNC),
     ("tokio_rustls", &["streaming"]),

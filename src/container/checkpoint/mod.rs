@@ -27,10 +27,11 @@ use crate::model::{ContainerId, Context as _, Error, Result};
 use crate::ops::{Edge, Operation, gate};
 use crate::sandbox::Deps;
 use crate::sys::errno::SysContext as _;
+use crate::sys::new_file::Place;
 
 use super::steps::Step;
 use super::{Containers, Site};
-use archive::{Member, Place};
+use archive::Member;
 use capture::Captured;
 
 pub(super) use capture::is_left;
@@ -132,7 +133,7 @@ impl Containers {
             .ok_or_else(|| Error::precondition("it does not run"))?;
         operation.step("look at the location");
         let (looked, what) = (place.clone(), format!("look at {}", place.path().display()));
-        let look = move || looked.open_blocking().map(drop);
+        let look = move || looked.check_blocking();
         let pod = view.sandbox.as_str();
         self.deps.paths.run(pod, what, LOOK_LIMIT, look).await?;
         let captured = self.write_down_frozen(&view, operation).await?;
