@@ -30,20 +30,7 @@ pub(super) fn check(file: &file::File) -> Result<Config, Vec<Problem>> {
         containers: rules.containers(&file.containers),
         cni: rules.cni(&file.cni),
         images: rules.images(&file.images),
-        logs: settings::Logs {
-            max_line_bytes: rules.size(
-                "logs.max_line_bytes",
-                file.logs.max_line_bytes,
-                1_024,
-                1 << 20,
-            ),
-            buffer_bytes: rules.size(
-                "logs.buffer_bytes",
-                file.logs.buffer_bytes,
-                65_536,
-                64 << 20,
-            ),
-        },
+        logs: rules.logs(&file.logs),
         operations: rules.operations(&file.operations),
         streaming: rules.streaming(&file.streaming),
         nri: rules.nri(&file.nri),

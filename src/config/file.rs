@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::units::Span;
-use super::values::{CgroupDriver, IpPreference, LogFormat, Policy, Unpacker};
+use super::values::{CgroupDriver, IpPreference, LogFormat, OverQuota, Policy, Unpacker};
 
 /// Declares one table of the file: its fields and their defaults, once.
 macro_rules! table {
@@ -212,6 +212,9 @@ table! {
     Logs {
         max_line_bytes: u32 = 16 * 1024,
         buffer_bytes: u32 = 256 * 1024,
+        max_bytes_per_second: u64 = 0,
+        max_file_bytes: u64 = 0,
+        over_quota: OverQuota = OverQuota::Drop,
     }
 }
 

@@ -10,6 +10,7 @@ mod check;
 mod file;
 mod images;
 pub mod keys;
+mod logs;
 mod metrics;
 mod plugins;
 mod problem;
@@ -25,9 +26,9 @@ mod values;
 pub use change::Change;
 pub use problem::{Problem, Problems};
 pub use render::{default_file, reference};
-pub use settings::{Handler, PullRule, RUNC_SHIM, Verifier};
+pub use settings::{Handler, LogQuota, PullRule, RUNC_SHIM, Verifier};
 pub use snapshot::Shared;
-pub use values::{CgroupDriver, IpPreference, LogFormat, Policy, Unpacker};
+pub use values::{CgroupDriver, IpPreference, LogFormat, OverQuota, Policy, Unpacker};
 
 use crate::model::{Context as _, Error, Kind, Result};
 
@@ -163,6 +164,7 @@ impl Config {
                 rule.pattern
             ));
         }
+        self.logs.warn(&mut out);
         self.streaming.warn(&mut out);
         self.metrics.warn(&mut out);
         if self.server.socket_group.is_some() {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{CgroupDriver, IpPreference, LogFormat, Policy, Unpacker};
+use super::values::{CgroupDriver, IpPreference, LogFormat, OverQuota, Policy, Unpacker};
 
 /// `[server]`: our sockets, directories and limits.
 #[derive(Clone, Debug)]
@@ -271,6 +271,19 @@ pub struct Logs {
     pub max_line_bytes: NonZeroUsize,
     /// Held per container while the disk is slow.
     pub buffer_bytes: NonZeroUsize,
+    /// What one container may log.
+    pub quota: LogQuota,
+}
+
+/// What one container may log, and what becomes of the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogQuota {
+    /// Bytes of the log that may be written a second, over a second's burst; `None` is any number.
+    pub bytes_per_second: Option<NonZeroU64>,
+    /// The size of the log file from which on nothing is written until it is rotated; `None` is none.
+    pub file_bytes: Option<NonZeroU64>,
+    /// What becomes of output beyond either.
+    pub over: OverQuota,
 }
 
 /// `[streaming]`.

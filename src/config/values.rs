@@ -57,6 +57,16 @@ pub enum Unpacker {
     Containerd,
 }
 
+/// What becomes of output of a container that is over its quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverQuota {
+    /// It is thrown away, and a line in the log says how much.
+    Drop,
+    /// It is not read, so that the container waits when it writes.
+    Block,
+}
+
 /// When PullImage goes to the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Policy {

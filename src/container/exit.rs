@@ -66,6 +66,7 @@ impl Containers {
         };
         if let Some(pump) = site.set_pump(None) {
             let drained = pump.finish(OUTPUT_LIMIT).await;
+            site.logged.get_or_init(|| pump.stats());
             tracing::debug!(container.id = %id, ?drained, "output drained");
         }
         let termination = match ended {

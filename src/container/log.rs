@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::LogQuota;
 use crate::containerd::Stdio;
 use crate::index::ContainerView;
-use crate::logs::{LineLimit, LogPump, LogTarget, PumpOptions};
-use crate::model::{Error, Result};
+use crate::logs::{LineLimit, LogPump, LogTarget, LogTotals, PumpOptions, PumpStats};
+use crate::model::{ContainerId, Error, Result};
 
 use super::{Containers, io};
 
@@ -52,6 +53,23 @@ impl Containers {
             .start(&view.sandbox, target, &fifos, options)
             .await?;
         Ok(Some(Arc::new(pump)))
+    }
+
+    /// Puts another quota on what containers log, those that run included.
+    pub fn govern_logs(&self, quota: LogQuota) {
+        self.pumps.govern(quota);
+    }
+
+    /// What was logged of all containers since the start.
+    pub fn log_totals(&self) -> LogTotals {
+        self.pumps.totals()
+    }
+
+    /// What was logged of a container since its start or ours; `None` before its start, and after an end before ours.
+    pub fn log_stats(&self, id: &ContainerId) -> Option<PumpStats> {
+        let site = self.site(id)?;
+        let logged = site.logged.get().copied();
+        logged.or_else(|| Some(site.pump()?.stats()))
     }
 
     /// ReopenContainerLog: from the answer on nothing goes to the old file.

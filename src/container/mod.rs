@@ -50,7 +50,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::Notify;
 
 use crate::index::ContainerView;
-use crate::logs::{CaptureBudget, LogPump, Pumps};
+use crate::logs::{CaptureBudget, LogPump, PumpStats, Pumps};
 use crate::model::{ContainerId, ContainerIdentity, Error, Result, SandboxId};
 use crate::ops::Flights;
 use crate::sandbox::{Deps, Sandboxes};
@@ -95,6 +95,8 @@ pub struct Site {
     checkpoint: tokio::sync::Mutex<()>,
     /// The pump of its output, while its task exists.
     pump: Mutex<Option<Arc<LogPump>>>,
+    /// What its pump had counted when it ended.
+    logged: OnceLock<PumpStats>,
     /// Tells the vigil to look at the task now.
     nudge: Arc<Notify>,
     /// Execs that run now.
@@ -160,7 +162,10 @@ impl Containers {
             .join("steps")
             .join("containers");
         let containers = Self {
-            pumps: Arc::new(Pumps::new(Arc::clone(&deps.clock))),
+            pumps: Arc::new(Pumps::new(
+                Arc::clone(&deps.clock),
+                deps.settings().logs.quota,
+            )),
             deps,
             sandboxes: sandboxes.clone(),
             images,

@@ -249,7 +249,13 @@ impl RuntimeService for Service {
                 .and_then(|pod| self.deps.handlers.get(&pod.handler).ok());
             Ok(cri::ContainerStatusResponse {
                 status: Some(views::container_status(view)),
-                info: views::info::container(view, handler.as_deref(), request.verbose)?,
+                info: match request.verbose {
+                    true => {
+                        let logged = self.containers.log_stats(&view.id);
+                        views::info::container(view, handler.as_deref(), logged)?
+                    }
+                    false => Default::default(),
+                },
             })
         })
         .await

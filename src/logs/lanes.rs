@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::fanout::Fanout;
+use super::governor::Governor;
 use super::source::{Bench, Sink, Source, Turn, Writers};
 use super::stats::Counters;
 use super::writer::LogWriter;
+use crate::config::LogQuota;
 use crate::model::Result;
 
 /// After an exit, a stream that stays open is believed to have said all once it was silent for this long.
@@ -43,6 +45,9 @@ pub(super) struct Pump {
     /// The streams that have not ended.
     lanes: Vec<Lane>,
     writer: LogWriter,
+    governor: Governor,
+    /// While its output is beyond the quota: when to go on reading.
+    held_until: Option<Instant>,
     shared: Arc<Shared>,
     ending: Option<Ending>,
 }
@@ -63,7 +68,7 @@ struct Lane {
 impl Lane {
     /// Decides when this stream has its next turn.
     fn plan(&mut self, turn: Turn) {
-        self.is_ready = turn == Turn::Worked;
+        self.is_ready = matches!(turn, Turn::Worked | Turn::Waits { .. });
         let (first, last) = LOOK_AGAIN;
         let wait = match (turn, self.again) {
             (Turn::Idle, Some((_, wait))) => (wait * 2).min(last),
@@ -89,7 +94,12 @@ impl Ending {
 }
 
 impl Pump {
-    pub(super) fn new(sources: Vec<Source>, writer: LogWriter, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        sources: Vec<Source>,
+        writer: LogWriter,
+        quota: LogQuota,
+        shared: Arc<Shared>,
+    ) -> Self {
         let lane = |(nth, source)| Lane {
             nth,
             source,
@@ -99,6 +109,8 @@ impl Pump {
         };
         Self {
             lanes: sources.into_iter().enumerate().map(lane).collect(),
+            governor: Governor::new(writer.keeps().then_some(quota), Instant::now()),
+            held_until: None,
             writer,
             shared,
             ending: None,
@@ -113,20 +125,24 @@ impl Pump {
         }
     }
 
-    /// Whether a stream may have something.
+    /// Whether a stream may have something that may be taken.
     pub(super) fn is_ready(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.is_ready)
+        self.held_until.is_none() && self.lanes.iter().any(|lane| lane.is_ready)
     }
 
     /// When something is to be done without an event.
     pub(super) fn due(&self) -> Option<Instant> {
         let end = self.ending.as_ref().map(Ending::due);
+        if let Some(until) = self.held_until {
+            return end.into_iter().chain([until]).min();
+        }
         let again = self.lanes.iter().filter_map(|lane| lane.again);
         again.map(|(at, _)| at).chain(end).min()
     }
 
     /// Makes streams ready whose time has come; before an end, all have one more look.
     pub(super) fn wake(&mut self, now: Instant) {
+        self.held_until = self.held_until.filter(|until| now < *until);
         let ends = self.is_over(now);
         for lane in &mut self.lanes {
             lane.is_ready |= ends || lane.again.is_some_and(|(at, _)| at <= now);
@@ -155,9 +171,10 @@ impl Pump {
             None => Writers::Expected,
         };
         let mut has_news = false;
+        let mut has_ended = false;
         let mut lanes = std::mem::take(&mut self.lanes);
         lanes.retain_mut(|lane| {
-            if !lane.is_ready {
+            if !lane.is_ready || self.held_until.is_some() {
                 return true;
             }
             let writers = if lane.writers_left {
@@ -167,10 +184,15 @@ impl Pump {
             };
             let turn = self.turn(lane, bench, writers);
             lane.plan(turn);
+            self.note_hold(turn);
             has_news |= matches!(turn, Turn::Worked | Turn::Grew);
+            has_ended |= turn == Turn::Ended;
             turn != Turn::Ended
         });
         self.lanes = lanes;
+        if has_ended {
+            self.sink().tell_gaps(bench);
+        }
         if self.lanes.is_empty() {
             self.shared.fanout.finish();
         }
@@ -180,11 +202,7 @@ impl Pump {
     }
 
     fn turn(&mut self, lane: &mut Lane, bench: &mut Bench, writers: Writers) -> Turn {
-        let mut sink = Sink {
-            writer: &mut self.writer,
-            fanout: &self.shared.fanout,
-            counters: &self.shared.counters,
-        };
+        let mut sink = self.sink();
         lane.source
             .turn(bench, writers, &mut sink)
             .unwrap_or_else(|error| {
@@ -193,15 +211,52 @@ impl Pump {
             })
     }
 
-    /// As [`LogWriter::reopen`].
-    pub(super) fn reopen(&mut self) -> Result<()> {
+    fn sink(&mut self) -> Sink<'_> {
+        Sink {
+            writer: &mut self.writer,
+            fanout: &self.shared.fanout,
+            counters: &self.shared.counters,
+            governor: &mut self.governor,
+        }
+    }
+
+    /// Leaves the container alone for as long as a turn said.
+    fn note_hold(&mut self, turn: Turn) {
+        let counters = &self.shared.counters;
+        match turn {
+            Turn::Waits { until, worked } => {
+                if worked {
+                    counters.hold(false);
+                }
+                counters.hold(true);
+                self.held_until = Some(until);
+            }
+            Turn::Worked | Turn::Ended => counters.hold(false),
+            Turn::Grew | Turn::Idle => {}
+        }
+    }
+
+    /// As [`LogWriter::reopen`]. A new file has room again, and its first lines tell of what the old one had none for.
+    pub(super) fn reopen(&mut self, bench: &mut Bench) -> Result<()> {
         let writer = &mut self.writer;
-        self.shared.counters.busy(|| writer.reopen())
+        self.shared.counters.busy(|| writer.reopen())?;
+        self.sink().tell_gaps(bench);
+        self.held_until = None;
+        Ok(())
+    }
+
+    /// Goes by another quota from now on.
+    pub(super) fn govern(&mut self, quota: LogQuota) {
+        self.governor.govern(quota, Instant::now());
+        self.held_until = None;
     }
 
     /// The process has exited: what follows is waited for until `limit` has passed.
     pub(super) fn begin_ending(&mut self, limit: Duration, reply: oneshot::Sender<Drained>) {
         let now = Instant::now();
+        let fifos = self.lanes.iter().map(|lane| lane.source.capacity());
+        self.governor.begin_ending(fifos);
+        self.held_until = None;
         for lane in &mut self.lanes {
             lane.is_ready = true;
         }
@@ -225,14 +280,17 @@ impl Pump {
                 }
             }
         }
+        self.shared.counters.hold(false);
+        self.sink().tell_gaps(bench);
         self.shared.fanout.finish();
         for reply in self.ending.into_iter().flat_map(|ending| ending.replies) {
             answer(reply, drained);
         }
     }
 
-    /// Leaves everything as it is.
-    pub(super) fn leave(self) {
+    /// Leaves everything that is not logged where it is.
+    pub(super) fn leave(mut self, bench: &mut Bench) {
+        self.sink().tell_gaps(bench);
         self.shared.fanout.finish();
     }
 }

@@ -22,7 +22,8 @@ pub enum Stream {
 }
 
 impl Stream {
-    fn word(self) -> &'static [u8] {
+    /// As it stands in a record, between the time and the tag.
+    pub(super) fn word(self) -> &'static [u8] {
         match self {
             Self::Stdout => b" stdout ",
             Self::Stderr => b" stderr ",
@@ -140,6 +141,9 @@ fn cut(data: &[u8], at: usize) -> Piece<'_> {
 fn head(data: &[u8], count: usize) -> &[u8] {
     data.get(..count).unwrap_or(data)
 }
+
+/// What stands before the stream of a record: the time.
+pub(super) const TIME_LENGTH: usize = "2024-01-31T12:00:00.123456789Z".len();
 
 /// Writes records, remembering the second it wrote last.
 #[derive(Debug, Default)]

@@ -14,9 +14,10 @@ use super::fanout::{Fanout, Subscription};
 use super::lanes::{Drained, Shared};
 use super::line::{LineLimit, Stream};
 use super::source::{Source, capacity_for};
-use super::stats::{Counters, PumpStats};
+use super::stats::{Counters, LogTotals, PumpStats, Totals};
 use super::target::LogTarget;
 use super::worker::{Add, Command, Key, Worker};
+use crate::config::LogQuota;
 use crate::model::{Classify, Clock, Context, Error, Kind, Result, SandboxId};
 
 /// Enough for the pump and a log line of ours; only what is used takes memory.
@@ -63,17 +64,45 @@ impl Default for PumpOptions {
 pub struct Pumps {
     clock: Arc<dyn Clock>,
     next: AtomicU32,
-    threads: Mutex<BTreeMap<SandboxId, Weak<Thread>>>,
+    totals: Totals,
+    threads: Mutex<Threads>,
+}
+
+/// Under one lock, so that no thread starts with a quota that is replaced.
+#[derive(Debug)]
+struct Threads {
+    quota: LogQuota,
+    by_pod: BTreeMap<SandboxId, Weak<Thread>>,
 }
 
 impl Pumps {
-    /// No pump yet; records will be stamped by `clock`.
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
+    /// No pump yet; records will be stamped by `clock`, and each container may log as much as `quota` says.
+    pub fn new(clock: Arc<dyn Clock>, quota: LogQuota) -> Self {
         Self {
             clock,
             next: AtomicU32::new(0),
-            threads: Mutex::default(),
+            totals: Totals::default(),
+            threads: Mutex::new(Threads {
+                quota,
+                by_pod: BTreeMap::new(),
+            }),
         }
+    }
+
+    /// Puts another quota in place, for those that run as well.
+    pub fn govern(&self, quota: LogQuota) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut threads.quota, quota) == quota {
+            return;
+        }
+        for thread in threads.by_pod.values().filter_map(Weak::upgrade) {
+            thread.order(Command::Govern(quota));
+        }
+    }
+
+    /// What all pumps counted so far.
+    pub fn totals(&self) -> LogTotals {
+        self.totals.read()
     }
 
     /// Opens the FIFOs and the log file and begins to copy. All containers of `pod` share one thread, so that a log
@@ -101,7 +130,7 @@ impl Pumps {
             path: target.path(),
             shared: Arc::new(Shared {
                 fanout: Fanout::default(),
-                counters: Counters::new(),
+                counters: Counters::new(self.totals.clone()),
             }),
             thread: self.thread(pod)?,
         };
@@ -123,12 +152,14 @@ impl Pumps {
     /// The thread of `pod`, started where there is none.
     fn thread(&self, pod: &SandboxId) -> Result<Arc<Thread>> {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = threads.get(pod).and_then(Weak::upgrade) {
+        if let Some(thread) = threads.by_pod.get(pod).and_then(Weak::upgrade) {
             return Ok(thread);
         }
-        threads.retain(|_, thread| thread.strong_count() > 0);
-        let thread = Arc::new(Thread::start(pod, Arc::clone(&self.clock))?);
-        threads.insert(pod.clone(), Arc::downgrade(&thread));
+        threads.by_pod.retain(|_, thread| thread.strong_count() > 0);
+        let clock = Arc::clone(&self.clock);
+        let thread = Arc::new(Thread::start(pod, threads.quota, clock)?);
+        let weak = Arc::downgrade(&thread);
+        threads.by_pod.insert(pod.clone(), weak);
         Ok(thread)
     }
 }
@@ -141,7 +172,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn start(pod: &SandboxId, clock: Arc<dyn Clock>) -> Result<Self> {
+    fn start(pod: &SandboxId, quota: LogQuota, clock: Arc<dyn Clock>) -> Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = EventFd::from_flags(flags)
             .map(Arc::new)
@@ -149,7 +180,7 @@ impl Thread {
                 "make an eventfd: raise LimitNOFILE".to_owned()
             })?;
         let (orders, inbox) = channel();
-        let worker = Worker::new(Arc::clone(&wake), inbox, clock)?;
+        let worker = Worker::new(Arc::clone(&wake), inbox, quota, clock)?;
         // Shown by ps and top; the kernel keeps 15 bytes.
         let name = format!("log-{}", pod.short().get(..8).unwrap_or_default());
         std::thread::Builder::new()

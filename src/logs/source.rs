@@ -1,7 +1,7 @@
 //! One output FIFO: copy, log, only then consume.
 //!
 //! The invariant: **a byte leaves the FIFO only after the record that holds it was given to the kernel in a
-//! finished write(2)** (or was dropped because the log file fails). A line that is not complete stays at the
+//! finished write(2)** (or was dropped because the log file fails, or by the governor). A line that is not complete stays at the
 //! FIFO's front until its newline comes, the FIFO has no room for more, or the stream ends. So after a kill -9 the
 //! successor finds every unwritten byte, at the beginning of a record; records of the last batch (at most what the
 //! FIFO holds) may be written a second time.
@@ -11,10 +11,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::fanout::Fanout;
-use super::line::{After, LineLimit, RecordWriter, Stream, next_piece};
-use super::stats::Counters;
+use super::governor::{Candidate, FILE_IS_FULL, Governor, Ruling};
+use super::line::{After, LineLimit, Piece, RecordWriter, Stream, Tag, next_piece};
+use super::stats::{Counters, Tally};
 use super::writer::LogWriter;
 use crate::model::{Classify, Clock, Kind, Result};
 use crate::sys::fifo::{NullSink, Pipe, ReadEnd, Teed};
@@ -53,6 +55,21 @@ impl Bench {
             null: NullSink::open()?,
             clock,
         })
+    }
+
+    fn record(&mut self, stream: Stream, piece: &Piece<'_>) {
+        let now = self.clock.now();
+        self.records.write(&mut self.batch, now, stream, piece);
+    }
+
+    /// A whole line of ours.
+    fn say(&mut self, stream: Stream, line: &str) {
+        let piece = Piece {
+            content: line.as_bytes(),
+            tag: Tag::Full,
+            consumed: 0,
+        };
+        self.record(stream, &piece);
     }
 
     /// Copies the front of `source` into the buffer, consuming nothing.
@@ -101,6 +118,82 @@ pub(super) struct Sink<'s> {
     pub(super) writer: &'s mut LogWriter,
     pub(super) fanout: &'s Fanout,
     pub(super) counters: &'s Counters,
+    pub(super) governor: &'s mut Governor,
+}
+
+impl Sink<'_> {
+    /// Puts what becomes of `piece` into the batch.
+    ///
+    /// # Errors
+    /// When it is to be tried again, where it must wait.
+    fn take(
+        &mut self,
+        stream: Stream,
+        piece: &Piece<'_>,
+        bench: &mut Bench,
+        now: Instant,
+    ) -> std::result::Result<(), Instant> {
+        if self.governor.is_idle(stream, piece.tag) {
+            bench.record(stream, piece);
+            return Ok(());
+        }
+        let before = bench.batch.len();
+        let limit = self.governor.file_limit();
+        let is_full = limit.is_some_and(|limit| self.writer.has_reached(limit, before, now));
+        let candidate = Candidate {
+            stream,
+            tag: piece.tag,
+            output: piece.consumed,
+        };
+        match self.governor.rule(candidate, is_full, now) {
+            Ruling::Wait(until) => return Err(until),
+            Ruling::Write(gap) => {
+                if let Some(gap) = gap {
+                    bench.say(stream, &gap.to_string());
+                }
+                bench.record(stream, piece);
+            }
+            Ruling::Drop(cut) => {
+                let is_open = cut.is_open;
+                if is_open.unwrap_or_else(|| self.writer.ends_within_line(stream)) {
+                    bench.say(stream, "");
+                }
+                if cut.is_full {
+                    bench.say(stream, FILE_IS_FULL);
+                }
+            }
+        }
+        let more = bench.batch.len().saturating_sub(before);
+        self.governor.pay(more, now);
+        Ok(())
+    }
+
+    /// Gives the batch to the file, and counts the output that it accounts for.
+    fn append(&mut self, bench: &mut Bench, records: u64, output: usize) {
+        let writer = &mut *self.writer;
+        let dropped = self.counters.busy(|| writer.append(&bench.batch));
+        bench.batch.clear();
+        let (over_rate, over_size) = self.governor.take_tally();
+        self.counters.count(&Tally {
+            records,
+            bytes: u64::try_from(output).unwrap_or(u64::MAX),
+            dropped,
+            over_rate,
+            over_size,
+        });
+    }
+
+    /// Tells of gaps after which nothing came yet.
+    pub(super) fn tell_gaps(&mut self, bench: &mut Bench) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if let Some(gap) = self.governor.take_gap(stream) {
+                bench.say(stream, &gap.to_string());
+            }
+        }
+        if !bench.batch.is_empty() {
+            self.append(bench, 0, 0);
+        }
+    }
 }
 
 /// What is known of the other end of a FIFO.
@@ -121,6 +214,12 @@ pub(super) enum Writers {
 pub(super) enum Turn {
     /// Something was consumed; there may be more.
     Worked,
+    /// What comes next is beyond the quota, and is to be looked at again then.
+    Waits {
+        until: Instant,
+        /// Whether something was consumed before.
+        worked: bool,
+    },
     /// New bytes came, which do not make a record yet.
     Grew,
     /// Nothing new: wait for the FIFO.
@@ -163,6 +262,11 @@ impl Source {
         })
     }
 
+    /// What its FIFO holds at most.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Whether an incomplete line waits in the FIFO.
     pub(super) fn holds_back(&self) -> bool {
         self.held > 0
@@ -187,19 +291,24 @@ impl Source {
         };
         let buffer = std::mem::take(&mut bench.buffer);
         let data = buffer.get(..count).unwrap_or_default();
-        let taken = self.log(data, is_full, bench, writers, sink);
+        let logged = self.log(data, is_full, bench, writers, sink);
         bench.buffer = buffer;
-        let taken = taken?;
+        let (taken, waits) = logged?;
         let grew = count > self.held;
         self.held = count.saturating_sub(taken);
-        Ok(match (taken, grew) {
-            (1.., _) => Turn::Worked,
-            (0, true) => Turn::Grew,
-            (0, false) => Turn::Idle,
+        Ok(match (waits, taken, grew) {
+            (Some(until), _, _) => Turn::Waits {
+                until,
+                worked: taken > 0,
+            },
+            (None, 1.., _) => Turn::Worked,
+            (None, 0, true) => Turn::Grew,
+            (None, 0, false) => Turn::Idle,
         })
     }
 
-    /// Logs the records of `data`, the FIFO's front, and consumes them; returns how many bytes that were.
+    /// Logs the records of `data`, the FIFO's front, and consumes them; returns how many bytes that were, and until when
+    /// the next must wait that is beyond the quota.
     fn log(
         &self,
         data: &[u8],
@@ -207,12 +316,14 @@ impl Source {
         bench: &mut Bench,
         writers: Writers,
         sink: &mut Sink<'_>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, Option<Instant>)> {
+        let now = Instant::now();
         sink.fanout
             .send(self.stream, data.get(self.held..).unwrap_or_default());
         let mut left = data;
         let mut unwritten = 0;
         let mut records = 0_u64;
+        let mut waits = None;
         loop {
             let is_front = left.len() == data.len();
             let after = match (writers, is_full) {
@@ -220,25 +331,22 @@ impl Source {
                 (_, true) if is_front => After::NoRoom,
                 _ => After::More,
             };
-            let piece = next_piece(left, self.limit, after);
+            let piece = next_piece(left, self.limit, after).filter(|piece| {
+                waits = sink.take(self.stream, piece, bench, now).err();
+                waits.is_none()
+            });
             if let Some(piece) = &piece {
-                let now = bench.clock.now();
-                bench
-                    .records
-                    .write(&mut bench.batch, now, self.stream, piece);
                 left = left.get(piece.consumed..).unwrap_or_default();
                 unwritten += piece.consumed;
                 records += 1;
             }
             if unwritten > 0 && (piece.is_none() || bench.batch.len() >= BATCH) {
-                let dropped = sink.counters.busy(|| sink.writer.append(&bench.batch));
-                bench.batch.clear();
-                sink.counters.count(records, unwritten, dropped);
+                sink.append(bench, records, unwritten);
                 self.end.consume(unwritten, &bench.null)?;
                 (unwritten, records) = (0, 0);
             }
             if piece.is_none() {
-                return Ok(data.len().saturating_sub(left.len()));
+                return Ok((data.len().saturating_sub(left.len()), waits));
             }
         }
     }

@@ -15,6 +15,7 @@ use super::lanes::{Drained, Pump, Shared, answer};
 use super::source::{Bench, Source};
 use super::target::LogTarget;
 use super::writer::LogWriter;
+use crate::config::LogQuota;
 use crate::model::{Classify, Clock, Kind, Result};
 
 /// The token of the eventfd.
@@ -33,6 +34,7 @@ pub(super) enum Command {
     Reopen(Key, oneshot::Sender<Result<()>>),
     Finish(Key, Duration, oneshot::Sender<Drained>),
     Remove(Key),
+    Govern(LogQuota),
     Quit,
 }
 
@@ -54,6 +56,7 @@ pub(super) struct Worker {
     wake: Arc<EventFd>,
     commands: Receiver<Command>,
     bench: Bench,
+    quota: LogQuota,
     pumps: BTreeMap<Key, Pump>,
 }
 
@@ -63,6 +66,7 @@ impl Worker {
     pub(super) fn new(
         wake: Arc<EventFd>,
         commands: Receiver<Command>,
+        quota: LogQuota,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let watch = || "watch log streams: raise LimitNOFILE".to_owned();
@@ -76,6 +80,7 @@ impl Worker {
             wake,
             commands,
             bench: Bench::new(clock)?,
+            quota,
             pumps: BTreeMap::new(),
         })
     }
@@ -153,7 +158,7 @@ impl Worker {
                 Ok(Command::Add(add, reply)) => self.add(*add, reply),
                 Ok(Command::Reopen(key, reply)) if !reply.is_closed() => {
                     let done = match self.pumps.get_mut(&key) {
-                        Some(pump) => pump.reopen(),
+                        Some(pump) => pump.reopen(&mut self.bench),
                         None => Ok(()), // its output has ended: nothing goes anywhere any more
                     };
                     answer(reply, done);
@@ -165,8 +170,12 @@ impl Worker {
                 },
                 Ok(Command::Remove(key)) => {
                     if let Some(pump) = self.pumps.remove(&key) {
-                        pump.leave();
+                        pump.leave(&mut self.bench);
                     }
+                }
+                Ok(Command::Govern(quota)) => {
+                    self.quota = quota;
+                    self.pumps.values_mut().for_each(|pump| pump.govern(quota));
                 }
                 Ok(Command::Quit) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
@@ -206,7 +215,7 @@ impl Worker {
                 .add(source.as_fd(), EpollEvent::new(flags, token(add.key, nth)))
                 .classify(Kind::ResourceExhausted, || "watch a log stream".to_owned())?;
         }
-        Ok(Pump::new(add.sources, writer, add.shared))
+        Ok(Pump::new(add.sources, writer, self.quota, add.shared))
     }
 }
 

@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
+use super::governor::LOOK_AGAIN;
+use super::line::{Stream, TIME_LENGTH};
+use super::stats::Dropped;
 use super::target::LogTarget;
 use crate::model::{Classify, Kind, Result};
 use crate::sys::append_file::open_beneath_blocking;
@@ -13,18 +16,15 @@ const RETRY: Duration = Duration::from_millis(200);
 /// How far back a torn record's beginning is looked for: the longest record that we write.
 const LONGEST_RECORD: u64 = 512 * 1024;
 
-/// What became of a batch of records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Dropped {
-    pub(super) records: u64,
-    pub(super) bytes: u64,
-}
-
 /// Appends whole records to the file that both streams of a container share. Used by one thread only.
 #[derive(Debug)]
 pub(super) struct LogWriter {
     target: LogTarget,
     file: Option<File>,
+    /// The file's, as far as we know: only we write to it.
+    length: u64,
+    /// When the file was last asked for its length because it seemed to be too long.
+    measured_at: Option<Instant>,
     /// Set by an error: until when records are dropped untried.
     retry_at: Option<Instant>,
     /// Records dropped since the file last took one.
@@ -37,13 +37,9 @@ impl LogWriter {
     /// # Errors
     /// As [`open_beneath_blocking`].
     pub(super) fn open(target: LogTarget) -> Result<Self> {
-        let file = open(&target)?;
-        Ok(Self {
-            target,
-            file,
-            retry_at: None,
-            lost: 0,
-        })
+        let mut writer = Self::without_file(target);
+        writer.reopen()?;
+        Ok(writer)
     }
 
     /// A writer whose file could not be opened: drops records and keeps trying.
@@ -51,6 +47,8 @@ impl LogWriter {
         Self {
             target,
             file: None,
+            length: 0,
+            measured_at: None,
             retry_at: Some(Instant::now()),
             lost: 0,
         }
@@ -64,7 +62,54 @@ impl LogWriter {
     pub(super) fn reopen(&mut self) -> Result<()> {
         self.file = open(&self.target)?;
         self.retry_at = None;
+        self.measure();
         Ok(())
+    }
+
+    /// Whether anything is kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.target.place().is_some()
+    }
+
+    /// Whether the file with `pending` more bytes has so many as `limit`. One that somebody cut short is noticed, a
+    /// while later.
+    pub(super) fn has_reached(&mut self, limit: u64, pending: usize, now: Instant) -> bool {
+        let has = |length: u64| length.saturating_add(count_of(pending)) >= limit;
+        if !has(self.length) {
+            return false;
+        }
+        let is_known = |at: Instant| now.saturating_duration_since(at) < LOOK_AGAIN;
+        if !self.measured_at.is_some_and(is_known) {
+            self.measured_at = Some(now);
+            self.measure();
+        }
+        has(self.length)
+    }
+
+    fn measure(&mut self) {
+        let measured = self
+            .file
+            .as_ref()
+            .map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()));
+        match measured {
+            Ok(length) => self.length = length,
+            Err(error) => tracing::debug!(%error, "length of a container log"),
+        }
+    }
+
+    /// Whether the last record of `stream` in the file, which is not of ours, leaves its line open, as far as the end of
+    /// the file tells. A file that we made is open for writing only, and holds nobody else's.
+    pub(super) fn ends_within_line(&mut self, stream: Stream) -> bool {
+        let Some(file) = &mut self.file else {
+            return false;
+        };
+        match read_end(file) {
+            Ok((_from, end)) => last_is_partial(&end, stream),
+            Err(error) => {
+                tracing::debug!(%error, "end of a container log");
+                false
+            }
+        }
     }
 
     /// Appends `batch`, which is whole records, in as few writes as the kernel needs. What cannot be written is
@@ -81,6 +126,7 @@ impl LogWriter {
         };
         match write_whole_records(file, batch) {
             Ok(()) => {
+                self.length = self.length.saturating_add(count_of(batch.len()));
                 self.recovered();
                 Dropped::default()
             }
@@ -92,6 +138,7 @@ impl LogWriter {
                     );
                 }
                 self.retry_at = Some(Instant::now() + RETRY);
+                self.measure();
                 self.drop_rest(rest)
             }
         }
@@ -104,7 +151,10 @@ impl LogWriter {
             return false;
         }
         match open(&self.target) {
-            Ok(file) => self.file = file,
+            Ok(file) => {
+                self.file = file;
+                self.measure();
+            }
             Err(error) if self.file.is_none() => {
                 tracing::debug!(%error, "container log still cannot be opened");
                 self.retry_at = Some(Instant::now() + RETRY);
@@ -205,15 +255,33 @@ fn mend_end(file: &mut File) -> io::Result<()> {
     } {
         return Ok(());
     }
-    let from = length.saturating_sub(LONGEST_RECORD);
-    file.seek(SeekFrom::Start(from))?;
-    let mut tail = Vec::new();
-    file.take(LONGEST_RECORD).read_to_end(&mut tail)?;
+    let (from, tail) = read_end(file)?;
     match (end_of_last_record(&tail), from) {
         // Not one record in so many bytes: not a file of ours, so only begin on a line of our own.
         (0, 1..) => file.write_all(b"\n"),
         (whole, _) => file.set_len(from.saturating_add(count_of(whole))),
     }
+}
+
+/// The last bytes of the file, at least a record, and where they begin.
+fn read_end(file: &mut File) -> io::Result<(u64, Vec<u8>)> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let from = length.saturating_sub(LONGEST_RECORD);
+    file.seek(SeekFrom::Start(from))?;
+    let mut end = Vec::new();
+    file.take(LONGEST_RECORD).read_to_end(&mut end)?;
+    Ok((from, end))
+}
+
+/// Whether the last record of `stream` in whole records is tagged P.
+fn last_is_partial(records: &[u8], stream: Stream) -> bool {
+    let mut records = records.rsplit(|byte| *byte == b'\n');
+    let tag = records.find_map(|record| {
+        record
+            .get(TIME_LENGTH..)
+            .and_then(|rest| rest.strip_prefix(stream.word()))
+    });
+    tag.is_some_and(|tag| tag.starts_with(b"P "))
 }
 
 #[cfg(test)]
@@ -304,5 +372,42 @@ mod tests {
         let mut writer = LogWriter::without_file(target(dir.path()));
         assert_eq!(writer.append(b"one\n"), Dropped::default());
         assert_eq!(text(&dir.path().join("app/0.log")), "one\n");
+    }
+
+    #[test]
+    fn a_file_is_full_at_its_limit_and_not_when_somebody_cut_it_short() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::open(target(dir.path())).unwrap();
+        let now = Instant::now();
+        writer.append(b"four\n");
+        assert!(!writer.has_reached(6, 0, now));
+        assert!(writer.has_reached(6, 1, now));
+        assert!(writer.has_reached(5, 0, now));
+
+        std::fs::write(dir.path().join("app/0.log"), "").unwrap();
+
+        assert!(writer.has_reached(5, 0, now));
+        assert!(!writer.has_reached(5, 0, now + LOOK_AGAIN));
+        // A file that was there already counts whole.
+        std::fs::write(dir.path().join("app/0.log"), "four\n").unwrap();
+        writer.reopen().unwrap();
+        assert!(writer.has_reached(5, 0, now));
+    }
+
+    #[test]
+    fn the_file_tells_whether_a_stream_stands_within_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let mut writer = LogWriter::open(target(dir.path())).unwrap();
+            [Stream::Stdout, Stream::Stderr].map(|stream| writer.ends_within_line(stream))
+        };
+        assert_eq!(open(), [false, false]);
+        let time = "2024-01-31T12:00:00.000000042Z";
+        let path = dir.path().join("app/0.log");
+        let begun = format!("{time} stdout P a\n{time} stderr F P stdout P\n");
+        std::fs::write(&path, &begun).unwrap();
+        assert_eq!(open(), [true, false]);
+        std::fs::write(&path, format!("{begun}{time} stdout F b\nshort\n")).unwrap();
+        assert_eq!(open(), [false, false]);
     }
 }

@@ -121,6 +121,7 @@ impl House {
             config: config.clone(),
             link: client.link.clone(),
             deps: Arc::clone(&deps),
+            containers: containers.clone(),
             network,
             abilities: Arc::new(ArcSwap::from_pointee(BTreeMap::new())),
             trouble: Arc::default(),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{handlers, rooms};
-use crate::config::{Config, Handler, Shared};
+use crate::config::{Config, Handler, LogQuota, Shared};
+use crate::container::Containers;
 use crate::containerd::{Link, LinkState};
 use crate::model::Result;
 use crate::network::{NetworkSettings, SharedNetworkSettings};
@@ -26,6 +27,7 @@ pub(super) struct Tending {
     pub(super) config: Shared,
     pub(super) link: Link,
     pub(super) deps: Arc<Deps>,
+    pub(super) containers: Containers,
     /// What the network room goes by.
     pub(super) network: SharedNetworkSettings,
     /// What each handler can do, as Status shows it.
@@ -39,6 +41,7 @@ pub(super) struct Ready {
     abilities: BTreeMap<String, Abilities>,
     handlers: handlers::Table,
     network: NetworkSettings,
+    log_quota: LogQuota,
 }
 
 impl Tending {
@@ -110,6 +113,7 @@ impl Tending {
             LinkState::Untried | LinkState::Down { .. } => (**self.abilities.load()).clone(),
         };
         let network = rooms::network_settings(&config);
+        let log_quota = config.logs.quota;
         let known = abilities.clone();
         let handlers = sys::off_thread("make the handlers ready", move || {
             let can = |name: &str| known.get(name).copied().unwrap_or_default();
@@ -120,6 +124,7 @@ impl Tending {
             abilities,
             handlers,
             network,
+            log_quota,
         })
     }
 
@@ -129,6 +134,7 @@ impl Tending {
         self.abilities.store(Arc::new(ready.abilities));
         self.deps.handlers.replace(default, table);
         self.network.store(Arc::new(ready.network));
+        self.containers.govern_logs(ready.log_quota);
     }
 
     /// Looks again whenever another connection to containerd stands. The one of `seen` was looked at already.

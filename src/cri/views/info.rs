@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::containerd::Payload;
 use crate::index::{ContainerView, SandboxView};
+use crate::logs::{Dropped, PumpStats};
 use crate::model::security::NamespaceMode;
 use crate::model::state::ContainerState;
 use crate::model::{Classify, Kind, Resources, Result, Timestamp};
@@ -145,6 +146,55 @@ struct ContainerInfo<'a> {
     /// Why it ended, as far as podwright found out.
     #[serde(skip_serializing_if = "str::is_empty")]
     exit_diagnosis: &'a str,
+    /// Ours: what became of its output since its start or ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<LogInfo>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LogInfo {
+    records: u64,
+    bytes: u64,
+    /// What the file did not take.
+    dropped: LogDropped,
+    /// Beyond logs.max_bytes_per_second.
+    over_rate: LogDropped,
+    /// Beyond logs.max_file_bytes.
+    over_size: LogDropped,
+    holds: u64,
+    /// For how long it has been left unread, or its file has not answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_for_ms: Option<u128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked_for_ms: Option<u128>,
+}
+
+#[derive(Serialize)]
+struct LogDropped {
+    records: u64,
+    bytes: u64,
+}
+
+impl From<Dropped> for LogDropped {
+    fn from(Dropped { records, bytes }: Dropped) -> Self {
+        Self { records, bytes }
+    }
+}
+
+impl From<PumpStats> for LogInfo {
+    fn from(stats: PumpStats) -> Self {
+        Self {
+            records: stats.records,
+            bytes: stats.bytes,
+            dropped: stats.dropped.into(),
+            over_rate: stats.over_rate.into(),
+            over_size: stats.over_size.into(),
+            holds: stats.holds,
+            held_for_ms: stats.held_for.map(|span| span.as_millis()),
+            blocked_for_ms: stats.blocked_for.map(|span| span.as_millis()),
+        }
+    }
 }
 
 /// The info of a sandbox. `handler` is its runtime handler, where that is still configured; `timeline` tells of its start.
@@ -221,18 +271,15 @@ fn runtime_options(handler: Option<&RuntimeHandler>) -> Option<RuncOptions> {
     (options != RuncOptions::default()).then_some(options)
 }
 
-/// The info of a container; nothing unless `verbose`. `handler` is its sandbox's.
+/// The info of a container. `handler` is its sandbox's; `logged` is what was logged of its output.
 ///
 /// # Errors
 /// `Internal` where it cannot be written as JSON.
 pub(in crate::cri) fn container(
     view: &ContainerView,
     handler: Option<&RuntimeHandler>,
-    verbose: bool,
+    logged: Option<PumpStats>,
 ) -> Result<BTreeMap<String, String>> {
-    if !verbose {
-        return Ok(BTreeMap::new());
-    }
     under_info(&ContainerInfo {
         sandbox_id: view.sandbox.as_str(),
         pid: view.pid.map_or(0, |pid| pid.0),
@@ -244,6 +291,7 @@ pub(in crate::cri) fn container(
         config: raw(&view.record),
         runtime_spec: raw(&view.spec),
         exit_diagnosis: view.ended.as_ref().map_or("", |ended| &ended.diagnosis),
+        log: logged.map(LogInfo::from),
     })
 }
 

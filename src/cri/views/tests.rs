@@ -1,10 +1,12 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use rstest::rstest;
 
 use super::*;
 use crate::containerd::Payload;
 use crate::index::{ContainerImage, ContainerUser};
+use crate::logs::{Dropped, PumpStats};
 use crate::model::state::{ContainerState, SandboxState};
 use crate::model::{
     ContainerConfig, ContainerId, Kind, Pid, PodConfig, Resources, SandboxId, Signal, Termination,
@@ -268,12 +270,25 @@ fn verbose_info_is_one_json_object_with_the_stored_texts_inside() {
     assert_eq!(metadata["IP"], "10.0.0.5");
     assert_eq!(metadata["AdditionalIPs"][0], "fd00::5");
 
-    let shown = info::container(&container(), Some(&handler), true).unwrap();
+    let logged = PumpStats {
+        records: 7,
+        over_rate: Dropped {
+            records: 2,
+            bytes: 9,
+        },
+        held_for: Some(Duration::from_millis(1_500)),
+        ..PumpStats::default()
+    };
+    let shown = info::container(&container(), Some(&handler), Some(logged)).unwrap();
     let read: serde_json::Value = serde_json::from_str(&shown["info"]).unwrap();
     assert_eq!(read["sandboxID"], "a".repeat(64));
     assert_eq!(read["pid"], 43);
     assert_eq!(read["config"]["mounts"][0]["host_path"], "/srv/link");
     assert_eq!(read["snapshotKey"], "c".repeat(64));
+    let log = &read["log"];
+    assert_eq!(log["records"], 7);
+    assert_eq!(log["overRate"]["bytes"], 9);
+    assert_eq!(log["heldForMs"], 1_500);
     assert_eq!(read["runtimeOptions"]["systemd_cgroup"], true);
 
     let resized = SandboxView {
@@ -293,11 +308,8 @@ fn verbose_info_is_one_json_object_with_the_stored_texts_inside() {
         serde_json::json!({"linux": {"cpu_shares": 7}})
     );
 
-    assert!(
-        info::container(&container(), None, false)
-            .unwrap()
-            .is_empty()
-    );
+    let quiet = info::container(&container(), None, None).unwrap();
+    assert!(!quiet["info"].contains("\"log\""));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod kill;
 mod load;
+mod quotas;
 
 use std::fs::File;
 use std::io::Write;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::config::Config;
 use crate::model::clock::SystemClock;
 use crate::model::{Kind, SandboxId};
 use crate::sys::fifo;
@@ -39,7 +41,7 @@ impl Bed {
     fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            pumps: Pumps::new(Arc::new(SystemClock)),
+            pumps: Pumps::new(Arc::new(SystemClock), Config::default().logs.quota),
             pod: SandboxId::generate().unwrap(),
             _dir: None,
         }
@@ -47,6 +49,11 @@ impl Bed {
 
     fn log(&self) -> PathBuf {
         self.root.join("logs/app/0.log")
+    }
+
+    fn target(&self) -> LogTarget {
+        let logs = self.root.join("logs");
+        LogTarget::new(logs.to_str().unwrap(), "app/0.log").unwrap()
     }
 
     fn fifos(&self) -> Fifos {
@@ -57,10 +64,8 @@ impl Bed {
     }
 
     async fn start_with(&self, options: PumpOptions) -> LogPump {
-        let logs = self.root.join("logs");
-        let target = LogTarget::new(logs.to_str().unwrap(), "app/0.log").unwrap();
         let fifos = self.fifos();
-        let started = self.pumps.start(&self.pod, target, &fifos, options);
+        let started = self.pumps.start(&self.pod, self.target(), &fifos, options);
         started.await.unwrap()
     }
 
@@ -287,18 +292,17 @@ async fn a_log_path_that_leads_elsewhere_fails_the_start_or_is_tried_again() {
     let bed = Bed::new();
     std::fs::create_dir_all(bed.root.join("logs/app")).unwrap();
     std::os::unix::fs::symlink("/etc/hostname", bed.log()).unwrap();
-    let logs = bed.root.join("logs");
-    let target = LogTarget::new(logs.to_str().unwrap(), "app/0.log").unwrap();
     let (fifos, mut options) = (bed.fifos(), PumpOptions::default());
 
-    let refused = bed.pumps.start(&bed.pod, target, &fifos, options).await;
+    let started = bed.pumps.start(&bed.pod, bed.target(), &fifos, options);
+    let refused = started.await;
     assert_eq!(refused.unwrap_err().kind(), Kind::FailedPrecondition);
 
     options.requires_file = false;
     let pump = bed.start_with(options).await;
     let out = bed.shim_end("stdout");
     out.writer().write_all(b"dropped\n").unwrap();
-    eventually("dropped", || pump.stats().dropped_records == 1).await;
+    eventually("dropped", || pump.stats().dropped.records == 1).await;
     std::fs::remove_file(bed.log()).unwrap();
     pump.reopen(LIMIT).await.unwrap();
     out.writer().write_all(b"kept\n").unwrap();
