@@ -52,7 +52,7 @@ use tokio::sync::Notify;
 use crate::index::ContainerView;
 use crate::logs::{CaptureBudget, LogPump, PumpStats, Pumps};
 use crate::model::{ContainerId, ContainerIdentity, Error, Result, SandboxId};
-use crate::ops::Flights;
+use crate::ops::{Flights, StuckSteps};
 use crate::sandbox::{Deps, Sandboxes};
 use crate::store::{Durability, Records};
 
@@ -146,6 +146,7 @@ pub struct Containers {
     parents: Arc<Parents>,
     output_budget: Arc<CaptureBudget>,
     leftovers: Arc<Mutex<BTreeSet<ContainerId>>>,
+    stuck: StuckSteps,
 }
 
 impl Containers {
@@ -177,6 +178,7 @@ impl Containers {
             parents: Arc::new(Parents::new_blocking()),
             output_budget: CaptureBudget::new(EXEC_OUTPUT_BYTES),
             leftovers: Arc::default(),
+            stuck: StuckSteps::default(),
         };
         sandboxes.settle(Arc::new(containers.clone()));
         containers.deps.nri.settle(Arc::new(containers.clone()));
@@ -228,6 +230,11 @@ impl Containers {
     /// `Internal` where its step record is there and cannot be read.
     pub async fn is_known(&self, id: &ContainerId) -> Result<bool> {
         Ok(self.site(id).is_some() || self.records.get(id.as_str()).await?.is_some())
+    }
+
+    /// The steps of containers that would not go and are tried again, listed or not.
+    pub fn stuck_steps(&self) -> &StuckSteps {
+        &self.stuck
     }
 
     /// Remembers whether something of an unlisted container is left.

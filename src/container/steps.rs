@@ -95,6 +95,7 @@ impl Containers {
         which: &[Step],
     ) -> Result<Vec<StillThere<Step>>> {
         let Some(mut record) = self.records.get(id.as_str()).await? else {
+            self.stuck.note(id.as_str(), []);
             return Ok(Vec::new());
         };
         let begun: Vec<Step> = record
@@ -115,6 +116,8 @@ impl Containers {
         record
             .steps
             .retain(|step| !which.contains(step) || left.iter().any(|still| still.step == *step));
+        self.stuck
+            .note(id.as_str(), left.iter().map(|still| still.step.name()));
         match record.steps.is_empty() {
             true => self.records.remove(id.as_str()).await?,
             false => self.records.put(id.as_str(), &record).await?,

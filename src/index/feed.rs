@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::filter::ListedState;
 use super::{ContainerView, PodView, SandboxView, Snapshot, WholePod};
@@ -54,10 +55,23 @@ impl Subscription {
     }
 }
 
+/// Who follows, and what was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Following {
+    /// Subscribers that are there now.
+    pub followers: usize,
+    /// Changes that were put into queues.
+    pub sent: u64,
+    /// Subscribers that were let go because they were too far behind.
+    pub lost: u64,
+}
+
 /// Whoever listens.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     ears: Vec<mpsc::Sender<Arc<Change>>>,
+    sent: u64,
+    lost: u64,
 }
 
 impl Feed {
@@ -71,6 +85,14 @@ impl Feed {
         let (ear, subscription) = mpsc::channel(BEHIND);
         self.ears.push(ear);
         Ok(Subscription(subscription))
+    }
+
+    pub(super) fn following(&self) -> Following {
+        Following {
+            followers: self.ears.iter().filter(|ear| !ear.is_closed()).count(),
+            sent: self.sent,
+            lost: self.lost,
+        }
     }
 
     /// Tells of what made `before` into `after`, which are the same pod in the picture before and in `now`.
@@ -99,9 +121,15 @@ impl Feed {
                 at: now.at,
                 pod: Arc::clone(&pod),
             });
-            // A full queue and a closed one alike are given up here.
-            self.ears
-                .retain(|ear| ear.try_send(Arc::clone(&change)).is_ok());
+            let (sent, lost) = (&mut self.sent, &mut self.lost);
+            self.ears.retain(|ear| {
+                let told = ear.try_send(Arc::clone(&change));
+                *sent = sent.saturating_add(u64::from(told.is_ok()));
+                let is_full = matches!(told, Err(TrySendError::Full(_)));
+                *lost = lost.saturating_add(u64::from(is_full));
+                // A full queue and a closed one alike are given up.
+                told.is_ok()
+            });
         }
     }
 }

@@ -11,7 +11,7 @@ mod prefix;
 mod views;
 mod whole;
 
-pub use feed::{Change, Happened, Subscription};
+pub use feed::{Change, Following, Happened, Subscription};
 pub use filter::{ContainerFilter, ListedState, SandboxFilter};
 pub use views::{ContainerImage, ContainerUser, ContainerView, PauseImage, PodView, SandboxView};
 pub use whole::WholePod;
@@ -132,6 +132,12 @@ impl Index {
     pub fn subscribe(&self) -> Result<Subscription> {
         let mut feed = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         feed.subscribe()
+    }
+
+    /// Who follows what happens, and what was told so far.
+    pub fn following(&self) -> Following {
+        let feed = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        feed.following()
     }
 
     /// Waits until `done` answers something about the newest picture.

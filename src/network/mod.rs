@@ -14,6 +14,7 @@ mod args;
 mod attachment;
 mod bandwidth;
 mod cache;
+mod calls;
 mod cni;
 mod conflist;
 mod failure;
@@ -39,6 +40,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 pub use attachment::{AttachedInterface, AttachedIp, Attachment};
+pub use calls::{PluginCalls, PluginReport};
 pub use cni::Cni;
 pub use intent::{AttachRequest, Intent};
 pub use result::{Dns, Route};

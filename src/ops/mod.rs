@@ -20,4 +20,4 @@ pub use live::{LiveTable, OpInfo, Operation, StepTime, Within};
 pub use paths::{PathJobInfo, TenantPaths};
 pub use supervisor::Supervisor;
 pub use timeline::Passage;
-pub use unwind::{StillThere, unwind};
+pub use unwind::{StillThere, StuckSteps, unwind};

@@ -1,7 +1,9 @@
 //! Undo as data: one unwinder for failures, crashes and removals.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::model::Error;
@@ -13,6 +15,34 @@ pub struct StillThere<S> {
     pub step: S,
     /// Why it would not go.
     pub error: Error,
+}
+
+/// The steps that would not go at the last try, by object. Cloning gives another handle.
+#[derive(Clone, Debug, Default)]
+pub struct StuckSteps(Arc<Mutex<BTreeMap<String, Vec<&'static str>>>>);
+
+impl StuckSteps {
+    /// Notes what a try left of `object`: nothing, or the steps by name.
+    pub fn note(&self, object: &str, left: impl IntoIterator<Item = &'static str>) {
+        let left: Vec<_> = left.into_iter().collect();
+        let mut stuck = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if left.is_empty() {
+            stuck.remove(object);
+        } else {
+            stuck.insert(object.to_owned(), left);
+        }
+    }
+
+    /// How many there are of each step.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        let stuck = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for step in stuck.values().flatten() {
+            let count: &mut u64 = counts.entry(*step).or_default();
+            *count = count.saturating_add(1);
+        }
+        counts
+    }
 }
 
 /// Takes back `steps`, newest first. Each undo has `limit` of its own, and one that fails never stops the others.
@@ -37,9 +67,24 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
+
+    #[test]
+    fn what_would_not_go_counts_until_a_try_takes_it_away() {
+        let stuck = StuckSteps::default();
+        stuck.note("a", ["netns", "network"]);
+        stuck.note("b", ["network"]);
+        stuck.note("c", []);
+        assert_eq!(
+            stuck.counts(),
+            BTreeMap::from([("netns", 1), ("network", 2)])
+        );
+
+        stuck.note("a", ["network"]);
+        stuck.note("b", []);
+
+        assert_eq!(stuck.counts(), BTreeMap::from([("network", 1)]));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_failing_or_hanging_undo_does_not_stop_the_others() {

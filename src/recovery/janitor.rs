@@ -54,6 +54,7 @@ impl Recovery {
         for (path, error) in &attached.quarantined {
             tracing::error!(path = %path.display(), %error, "the record of an attachment cannot be read; its addresses may stay taken");
         }
+        let mut left = 0;
         for id in attached
             .records
             .into_iter()
@@ -67,10 +68,12 @@ impl Recovery {
                     tracing::info!(sandbox.id = %id, "an attachment without a sandbox was given back")
                 }
                 Err(error) => {
-                    tracing::warn!(sandbox.id = %id, %error, "an attachment without a sandbox could not be given back; it is tried again")
+                    tracing::warn!(sandbox.id = %id, %error, "an attachment without a sandbox could not be given back; it is tried again");
+                    left += 1;
                 }
             }
         }
+        self.note_orphans("attachment", left);
         Ok(())
     }
 
@@ -81,6 +84,7 @@ impl Recovery {
             .iter()
             .map(|(_, handler)| handler.settings.snapshotter.as_str())
             .collect();
+        let mut left = 0;
         for snapshotter in snapshotters {
             for snapshot in self.deps.containerd.snapshots.list(snapshotter).await? {
                 let ours = snapshot
@@ -105,11 +109,13 @@ impl Recovery {
                         tracing::info!(container.id = %id, "a snapshot without a container was removed")
                     }
                     Err(error) => {
-                        tracing::warn!(container.id = %id, %error, "a snapshot without a container would not go; it is tried again")
+                        tracing::warn!(container.id = %id, %error, "a snapshot without a container would not go; it is tried again");
+                        left += 1;
                     }
                 }
             }
         }
+        self.note_orphans("snapshot", left);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ pub mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::container::Containers;
@@ -26,6 +26,8 @@ pub struct Recovery {
     containers: Containers,
     /// Objects whose records cannot be read, and what stands on them: nothing of theirs is taken back.
     untouched: Arc<Mutex<BTreeSet<String>>>,
+    /// What the janitor found without an owner and could not remove in its last round, by kind.
+    orphans: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
 /// What a recovery did.
@@ -51,7 +53,19 @@ impl Recovery {
             sandboxes,
             containers,
             untouched: Arc::default(),
+            orphans: Arc::default(),
         }
+    }
+
+    /// What the janitor found without an owner and could not remove in its last round, by kind.
+    pub fn orphans(&self) -> BTreeMap<&'static str, u64> {
+        let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        orphans.clone()
+    }
+
+    fn note_orphans(&self, kind: &'static str, count: u64) {
+        let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        orphans.insert(kind, count);
     }
 
     /// Leaves the object `id` as it is, for as long as this process lives.

@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::index::SandboxView;
 use crate::model::{PodIdentity, Result, SandboxId};
-use crate::ops::Flights;
+use crate::ops::{Flights, StuckSteps};
 use crate::store::{Durability, Records};
 use crate::sys::process::PidFd;
 
@@ -105,6 +105,7 @@ pub struct Sandboxes {
     residents: Arc<OnceLock<Arc<dyn Residents>>>,
     images: Arc<OnceLock<Arc<dyn PauseImages>>>,
     leftovers: Arc<Mutex<BTreeSet<SandboxId>>>,
+    stuck: StuckSteps,
     levels: Arc<Levels>,
 }
 
@@ -126,6 +127,7 @@ impl Sandboxes {
             residents: Arc::default(),
             images: Arc::default(),
             leftovers: Arc::default(),
+            stuck: StuckSteps::default(),
             levels: Arc::default(),
         })
     }
@@ -175,6 +177,11 @@ impl Sandboxes {
     /// `Internal` where its step record is there and cannot be read.
     pub async fn is_known(&self, id: &SandboxId) -> Result<bool> {
         Ok(self.site(id).is_some() || self.records.get(id.as_str()).await?.is_some())
+    }
+
+    /// The steps of sandboxes that would not go and are tried again, listed or not.
+    pub fn stuck_steps(&self) -> &StuckSteps {
+        &self.stuck
     }
 
     /// Remembers whether something of an unlisted sandbox is left.

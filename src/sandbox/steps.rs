@@ -107,6 +107,7 @@ impl Sandboxes {
         which: &[Step],
     ) -> Result<Vec<StillThere<Step>>> {
         let Some(mut record) = self.records.get(id.as_str()).await? else {
+            self.stuck.note(id.as_str(), []);
             return Ok(Vec::new());
         };
         let begun: Vec<Step> = record
@@ -122,6 +123,8 @@ impl Sandboxes {
         let stays =
             |step: &Step| !which.contains(step) || left.iter().any(|still| still.step == *step);
         record.steps.retain(stays);
+        self.stuck
+            .note(id.as_str(), left.iter().map(|still| still.step.name()));
         match record.steps.is_empty() {
             true => self.records.remove(id.as_str()).await?,
             false => self.records.put(id.as_str(), &record).await?,

@@ -141,6 +141,8 @@ impl Sandboxes {
                     .await?,
             );
         }
+        self.stuck
+            .note(id.as_str(), left.iter().map(|still| still.step.name()));
         Ok(left)
     }
 }

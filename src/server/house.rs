@@ -61,6 +61,7 @@ pub(super) struct House {
     desk: Arc<ImageDesk>,
     sandboxes: Sandboxes,
     containers: Containers,
+    recovery: Recovery,
     service: cri::Service,
     streaming: Streaming,
     stats: Stats,
@@ -138,8 +139,10 @@ impl House {
             streaming.clone(),
             stats.clone(),
         );
+        let recovery = Recovery::new(sandboxes.clone(), containers.clone());
         Ok(Self {
             config,
+            recovery,
             closing: CancellationToken::new(),
             live,
             containerd: client.containerd,
@@ -194,7 +197,7 @@ impl House {
     /// # Errors
     /// `FailedPrecondition` where containerd's CRI plugin is active, and whatever recovery meets.
     pub(super) async fn recover(&self) -> Result<()> {
-        let recovery = Recovery::new(self.sandboxes.clone(), self.containers.clone());
+        let recovery = self.recovery.clone();
         let mut follows_events = false;
         let generation = loop {
             let generation = self.link.until_up().await?;
@@ -256,6 +259,12 @@ impl House {
             supervisor: self.supervisor.clone(),
             link: self.link.clone(),
             streaming: self.streaming.clone(),
+            sandboxes: self.sandboxes.clone(),
+            containers: self.containers.clone(),
+            recovery: self.recovery.clone(),
+            cni: Arc::clone(&self.cni),
+            index: Arc::clone(&self.tending.deps.index),
+            started_at: self.tending.deps.clock.now(),
         };
         let calls = self.service.calls().clone();
         let mut sources: Vec<Box<dyn Source>> = vec![Box::new(reports), Box::new(calls)];

@@ -23,6 +23,7 @@ pub mod new_file;
 mod off_thread;
 pub mod open_files;
 pub mod openat2;
+pub mod own_usage;
 pub mod pressure;
 pub mod process;
 pub mod program;

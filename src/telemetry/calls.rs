@@ -1,33 +1,13 @@
 //! Calls: how many, with which outcome, how long they took. Counted as they end, with a few atomics.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Buckets, Page, Series, Source};
+use super::{Page, Series, Source, Timings};
 
-/// Upper bounds of the buckets, in microseconds: from a read of a view to the pull of a large image.
-const BOUNDS: [u64; 16] = [
-    500,
-    1_000,
-    2_500,
-    5_000,
-    10_000,
-    25_000,
-    50_000,
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    15_000_000,
-    60_000_000,
-    300_000_000,
-];
 /// The outcome of a call whose caller left.
 const LEFT: &str = "Cancelled";
 
@@ -38,15 +18,8 @@ pub struct Calls(Arc<Table>);
 #[derive(Debug, Default)]
 struct Table {
     running: AtomicUsize,
-    rows: RwLock<BTreeMap<(&'static str, &'static str), Arc<Row>>>,
-}
-
-/// The ended calls of one method and outcome.
-#[derive(Debug, Default)]
-struct Row {
-    /// One a bound, and what took longer.
-    counts: [AtomicU64; BOUNDS.len() + 1],
-    micros: AtomicU64,
+    /// The ended calls by method and outcome.
+    rows: RwLock<BTreeMap<(&'static str, &'static str), Arc<Timings>>>,
 }
 
 impl Calls {
@@ -61,7 +34,7 @@ impl Calls {
         }
     }
 
-    fn row(&self, key: (&'static str, &'static str)) -> Arc<Row> {
+    fn row(&self, key: (&'static str, &'static str)) -> Arc<Timings> {
         let rows = self.0.rows.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(row) = rows.get(&key) {
             return Arc::clone(row);
@@ -73,7 +46,7 @@ impl Calls {
 }
 
 impl Source for Calls {
-    fn read(&self, page: &mut Page) {
+    fn read_blocking(&self, page: &mut Page) {
         let rows = self.0.rows.read().unwrap_or_else(PoisonError::into_inner);
         page.histogram(
             "rpc_duration_seconds",
@@ -88,29 +61,6 @@ impl Source for Calls {
             "Calls of the Container Runtime Interface that are being answered.",
             [Series::plain(self.0.running.load(Ordering::Relaxed))],
         );
-    }
-}
-
-impl Row {
-    fn note(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let nth = BOUNDS.partition_point(|bound| *bound < micros);
-        if let Some(count) = self.counts.get(nth) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        self.micros.fetch_add(micros, Ordering::Relaxed);
-    }
-
-    fn buckets(&self) -> Buckets {
-        let bounds = BOUNDS
-            .iter()
-            .map(|micros| Duration::from_micros(*micros).as_secs_f64())
-            .chain([f64::INFINITY]);
-        let counts = self.counts.iter().map(|it| it.load(Ordering::Relaxed));
-        Buckets {
-            counts: bounds.zip(counts).collect(),
-            sum: Duration::from_micros(self.micros.load(Ordering::Relaxed)),
-        }
     }
 }
 
@@ -140,12 +90,14 @@ impl Drop for Call {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::Sources;
     use super::*;
 
     fn shown(calls: &Calls) -> String {
         Sources::new(vec![Box::new(calls.clone())])
-            .scrape()
+            .scrape_blocking()
             .unwrap()
     }
 

@@ -3,8 +3,8 @@
 //! Metrics are what rooms say of themselves at the moment of a scrape, as a page of the OpenMetrics text format.
 //!
 //! ```text
-//! Source ── read() ──> Page ── Sources::scrape() ──> text      only while somebody scrapes
-//! Calls  <── begin(), end() ── each call                        the one thing that is counted as it happens
+//! Source ── read ──> Page ── Sources::scrape ──> text           only while somebody scrapes
+//! Calls  <── begin(), end() ── each call                        what is counted as it happens; so are Timings elsewhere
 //! ```
 //!
 //! Nobody keeps metrics beside the facts: a source reads the reports that people are shown as well. Names and help are
@@ -14,14 +14,16 @@
 mod calls;
 mod page;
 mod text;
+mod timings;
 pub mod traces;
 
 pub use calls::{Call, Calls};
 pub use page::{Buckets, Number, Page, Series};
 pub use text::{CONTENT_TYPE, Sources};
+pub use timings::Timings;
 
 /// Something that metrics are read from.
 pub trait Source: Send + Sync {
-    /// Writes what is true now. Must not wait for anything.
-    fn read(&self, page: &mut Page);
+    /// Writes what is true now. May look into files of the kernel; must not wait for anything else.
+    fn read_blocking(&self, page: &mut Page);
 }

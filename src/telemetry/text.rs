@@ -35,10 +35,10 @@ impl Sources {
     ///
     /// # Errors
     /// `Internal` where the text cannot be written.
-    pub fn scrape(&self) -> Result<String> {
+    pub fn scrape_blocking(&self) -> Result<String> {
         let mut page = Page::default();
         for source in self.0.iter() {
-            source.read(&mut page);
+            source.read_blocking(&mut page);
         }
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register_collector(Box::new(Read(page.finish())));
@@ -121,7 +121,7 @@ mod tests {
     struct Example;
 
     impl Source for Example {
-        fn read(&self, page: &mut Page) {
+        fn read_blocking(&self, page: &mut Page) {
             page.counter(
                 "things",
                 "Things that were seen.",
@@ -144,7 +144,9 @@ mod tests {
 
     #[test]
     fn a_page_is_written_as_open_metrics_whatever_a_label_holds() {
-        let text = Sources::new(vec![Box::new(Example)]).scrape().unwrap();
+        let text = Sources::new(vec![Box::new(Example)])
+            .scrape_blocking()
+            .unwrap();
 
         insta::assert_snapshot!(text, @r#"
         # HELP podwright_things Things that were seen.

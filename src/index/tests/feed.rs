@@ -218,6 +218,9 @@ fn who_falls_behind_is_let_go_after_what_it_was_owed_and_nobody_else_notices() {
     }
 
     assert_eq!(quick_heard, rounds * 4);
+    let following = index.following();
+    assert_eq!((following.followers, following.lost), (1, 1));
+    assert_eq!(following.sent, 1_000 + 4 * 300);
     assert_eq!(heard(&mut slow).len(), 1_000);
     assert_eq!(
         slow.next().now_or_never().map(|end| end.is_none()),

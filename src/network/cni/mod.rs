@@ -49,6 +49,11 @@ impl Cni {
         }
     }
 
+    /// The calls of plugins that have ended.
+    pub fn plugin_calls(&self) -> &super::PluginCalls {
+        self.runner.ended()
+    }
+
     /// Reads the configuration now.
     pub async fn refresh(&self) {
         self.configs.refresh(&self.runner).await;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::calls::PluginCalls;
 use super::failure::Failure;
 use super::settings::NetworkSettings;
 use crate::model::{Classify, Error, Kind, Result};
@@ -81,6 +82,7 @@ impl Call<'_> {
 pub(super) struct Runner {
     slots: Arc<Semaphore>,
     live: LiveTable,
+    ended: PluginCalls,
 }
 
 impl Runner {
@@ -88,7 +90,13 @@ impl Runner {
         Self {
             slots: Arc::new(Semaphore::new(PARALLEL_MAX)),
             live,
+            ended: PluginCalls::default(),
         }
+    }
+
+    /// The calls that have ended.
+    pub(super) fn ended(&self) -> &PluginCalls {
+        &self.ended
     }
 
     /// Runs the call and returns what the plugin wrote. Dropping this future kills the plugin and its children.
@@ -114,7 +122,11 @@ impl Runner {
                 .classify(Kind::Internal, || name.clone())?;
             let place = row.step("plugin");
             row.waits_on(Some(format!("plugin {}", call.plugin_type)));
+            let began = Instant::now();
             let ran = place.hold(self.run_now(settings, &call)).await;
+            let (plugin, operation) = (call.plugin_type, call.verb.command());
+            self.ended
+                .note(plugin, operation, began.elapsed(), ran.is_ok());
             if let Err(failure) = &ran {
                 row.failed(&failure.words());
             }

@@ -1,6 +1,9 @@
 //! The endpoint that Prometheus scrapes: one path, one request a connection, few connections. It is not needed to serve
 //! pods: where its address cannot be had, that is logged, and tried again.
 
+mod logs;
+mod network;
+mod process;
 mod reports;
 
 use std::convert::Infallible;
@@ -159,8 +162,8 @@ fn bind_unix(path: &Path) -> Result<StdUnixListener> {
 /// One request and its answer.
 async fn http<T: AsyncRead + AsyncWrite + Unpin>(io: T, sources: &Sources) {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), sources);
-        async move { Ok::<_, Infallible>(answer) }
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        async move { Ok::<_, Infallible>(answer(&method, &path, sources).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -175,7 +178,7 @@ async fn http<T: AsyncRead + AsyncWrite + Unpin>(io: T, sources: &Sources) {
     }
 }
 
-fn answer(method: &Method, path: &str, sources: &Sources) -> Response<Full<Bytes>> {
+async fn answer(method: &Method, path: &str, sources: &Sources) -> Response<Full<Bytes>> {
     if path != PATH {
         return plain(StatusCode::NOT_FOUND, "not found\n".to_owned());
     }
@@ -185,7 +188,8 @@ fn answer(method: &Method, path: &str, sources: &Sources) -> Response<Full<Bytes
         response.headers_mut().insert(ALLOW, get);
         return response;
     }
-    match sources.scrape() {
+    let sources = sources.clone();
+    match sys::off_thread("read the metrics", move || sources.scrape_blocking()).await {
         Ok(text) => typed(StatusCode::OK, telemetry::CONTENT_TYPE, text),
         Err(error) => {
             tracing::error!(%error, "metrics cannot be shown");

@@ -5,11 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{logs, network, process};
+use crate::container::Containers;
 use crate::containerd::{Link, LinkState};
 use crate::image::{Images, LayerState, PullReport, PullTally};
+use crate::index::{Following, Index};
 use crate::model::{Clock, Timestamp};
+use crate::network::Cni;
 use crate::ops::{LiveTable, OpInfo, Supervisor, TenantPaths};
+use crate::recovery::Recovery;
 use crate::registry::{BreakerState, HostReport};
+use crate::sandbox::Sandboxes;
 use crate::streaming::Streaming;
 use crate::telemetry::{Number, Page, Series, Source};
 
@@ -22,24 +28,23 @@ pub(in crate::server) struct Reports {
     pub(in crate::server) supervisor: Supervisor,
     pub(in crate::server) link: Link,
     pub(in crate::server) streaming: Streaming,
+    pub(in crate::server) sandboxes: Sandboxes,
+    pub(in crate::server) containers: Containers,
+    pub(in crate::server) recovery: Recovery,
+    pub(in crate::server) cni: Arc<Cni>,
+    pub(in crate::server) index: Arc<Index>,
+    pub(in crate::server) started_at: Timestamp,
 }
 
 impl Source for Reports {
-    fn read(&self, page: &mut Page) {
+    fn read_blocking(&self, page: &mut Page) {
         let now = self.clock.now();
         page.gauge(
             "build_info",
             "Always 1; the label says which version runs.",
             [Series::of(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64)],
         );
-        page.gauge(
-            "containerd_up",
-            "Whether containerd answers.",
-            [Series::plain(matches!(
-                self.link.state(),
-                LinkState::Up { .. }
-            ))],
-        );
+        containerd(page, &self.link.state());
         page.counter(
             "task_panics",
             "Tasks of the server that panicked.",
@@ -57,6 +62,15 @@ impl Source for Reports {
         pulls(page, &self.images.pulls(), now);
         tally(page, &self.images.pull_tally());
         mirrors(page, &self.images.mirrors());
+        logs::write(page, &self.containers.log_totals());
+        events(page, &self.index.following());
+        network::write(page, &self.cni.plugin_calls().report());
+        let leftovers = [
+            ("sandbox", self.sandboxes.stuck_steps().counts()),
+            ("container", self.containers.stuck_steps().counts()),
+            ("orphan", self.recovery.orphans()),
+        ];
+        leaks(page, &leftovers);
         page.gauge(
             "streaming_open_streams",
             "Exec, attach and port-forward connections that are open.",
@@ -67,7 +81,63 @@ impl Source for Reports {
             "URLs that were given out and wait for their client.",
             [Series::plain(self.streaming.waiting_urls())],
         );
+        process::write_blocking(page, now.since(self.started_at));
     }
+}
+
+fn containerd(page: &mut Page, state: &LinkState) {
+    let down_for = match state {
+        LinkState::Untried | LinkState::Up { .. } => Duration::ZERO,
+        LinkState::Down { since, .. } => since.elapsed(),
+    };
+    let version = match state {
+        LinkState::Up { version, .. } => Some(version.text.as_str()),
+        LinkState::Untried | LinkState::Down { .. } => None,
+    };
+    page.gauge(
+        "containerd_up",
+        "Whether containerd answers.",
+        [Series::plain(version.is_some())],
+    );
+    page.gauge(
+        "containerd_down_seconds",
+        "How long containerd has not answered; 0 where it does.",
+        [Series::plain(down_for)],
+    );
+    page.gauge(
+        "containerd_info",
+        "Always 1 while containerd answers; the label says which version it is.",
+        version.map(|version| Series::of(&[("version", version)], 1_u64)),
+    );
+}
+
+fn leaks(page: &mut Page, leftovers: &[(&str, BTreeMap<&'static str, u64>)]) {
+    let each = leftovers
+        .iter()
+        .flat_map(|(owner, counts)| counts.iter().map(move |(kind, count)| (owner, kind, count)));
+    page.gauge(
+        "leftovers",
+        "What should be gone, would not go and is tried again, by kind: of sandboxes and containers, and what the janitor's last round found without either.",
+        each.map(|(owner, kind, count)| Series::of(&[("owner", owner), ("kind", kind)], *count)),
+    );
+}
+
+fn events(page: &mut Page, following: &Following) {
+    page.gauge(
+        "events_followers",
+        "Clients that follow the events of pods.",
+        [Series::plain(following.followers)],
+    );
+    page.counter(
+        "events_sent",
+        "Events that were put into the queues of followers.",
+        [Series::plain(following.sent)],
+    );
+    page.counter(
+        "events_followers_lost",
+        "Followers whose stream was ended because they were too far behind.",
+        [Series::plain(following.lost)],
+    );
 }
 
 fn operations(page: &mut Page, running: &[OpInfo], now: Timestamp) {
@@ -237,7 +307,7 @@ mod tests {
     struct Written(fn(&mut Page));
 
     impl Source for Written {
-        fn read(&self, page: &mut Page) {
+        fn read_blocking(&self, page: &mut Page) {
             (self.0)(page);
         }
     }
@@ -245,7 +315,7 @@ mod tests {
     /// The samples that `write` makes, without what describes them.
     fn samples(write: fn(&mut Page)) -> Vec<String> {
         let text = Sources::new(vec![Box::new(Written(write))])
-            .scrape()
+            .scrape_blocking()
             .unwrap();
         let lines = text.lines();
         lines
