@@ -14,13 +14,17 @@ use crate::case::{Case, Outcome};
 use crate::ensure;
 use crate::images::BUSYBOX;
 use crate::node::{Node, layout, registry};
-use crate::pods::fails;
+use crate::pods::{fails, pod, shell};
 
 pub(super) const CASES: &[Case] = &[
     Case::new("metrics.pulls_and_mirrors_and_calls_are_counted", |node| {
         Box::pin(counted(node))
     })
     .needs(&["docker-registry"]),
+    Case::new(
+        "metrics.the_dashboard_asks_for_nothing_that_a_node_does_not_show",
+        |node| Box::pin(dashboard(node)),
+    ),
     Case::new("metrics.there_is_no_endpoint_unless_one_is_named", |node| {
         Box::pin(off(node))
     }),
@@ -81,6 +85,7 @@ async fn counted(node: &Node) -> Outcome {
     page.has(&format!("{pulls}\"NotFound\"}}"), 1.0)?;
     page.has("containerd_up", 1.0)?;
     page.has("task_panics_total", 0.0)?;
+    asked_for(&page)?;
     let names_an_image = page.0.contains("busybox") || page.0.contains("absent");
     ensure(!names_an_image, || page.0.clone())?;
 
@@ -117,6 +122,85 @@ async fn off(node: &Node) -> Outcome {
     listen_at(node, LOOPBACK).await?;
     let other = Page::of(TcpStream::connect(LOOPBACK).await?, "/").await;
     ensure(other.is_err(), || String::from("another path answers"))
+}
+
+/// For Grafana: what the README names.
+const DASHBOARD: &str = include_str!("../../../deploy/grafana/podwright.json");
+
+async fn dashboard(node: &Node) -> Outcome {
+    listen_at(node, LOOPBACK).await?;
+    let config = pod(node, "p");
+    let pod = node.run_pod(&config).await?;
+    let container = shell("c", "echo one");
+    let id = node.run(&pod, &config, &container).await?;
+    node.until_exited(&id).await?;
+
+    let page = Page::of(TcpStream::connect(LOOPBACK).await?, "/metrics").await?;
+    asked_for(&page)?;
+    page.has("log_records_total", 1.0)?;
+    page.has("log_bytes_total", 4.0)?;
+    page.exceeds("process_cpu_seconds_total", 0.0)?;
+    page.exceeds("process_resident_bytes", 1e6)?;
+    page.exceeds("process_descriptors", 3.0)?;
+
+    // The check itself: a name, a type and a label that are not there.
+    for wrong in [
+        "podwright_log_lines_total",
+        "rate(podwright_log_records)",
+        "podwright_rpc_in_flight_total",
+        "sum by (pod) (podwright_log_records_dropped_total)",
+        "podwright_log_records_dropped_total{cause=\"rate\"}",
+    ] {
+        let found = page.answers(wrong);
+        ensure(found.is_err(), || format!("{wrong} was let pass"))?;
+    }
+    Ok(())
+}
+
+/// Every metric and label in the dashboard's expressions is one that this page has.
+fn asked_for(page: &Page) -> Outcome {
+    let board: serde_json::Value = serde_json::from_str(DASHBOARD)?;
+    let mut expressions = Vec::new();
+    collect(&board, &mut expressions);
+    ensure(expressions.len() > 40, || {
+        format!("only {} expressions", expressions.len())
+    })?;
+    expressions
+        .into_iter()
+        .try_for_each(|expression| page.answers(expression))
+}
+
+/// The expressions of panels and variables.
+fn collect<'v>(value: &'v serde_json::Value, out: &mut Vec<&'v str>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                match value.as_str() {
+                    Some(text) if name == "expr" || name == "definition" => out.push(text),
+                    _ => collect(value, out),
+                }
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| collect(item, out)),
+        _ => {}
+    }
+}
+
+/// The labels that an expression groups by or chooses by, but those that Prometheus adds.
+fn labels(expression: &str) -> Vec<&str> {
+    let within = |open: &'static str, close: char| {
+        expression
+            .split(open)
+            .skip(1)
+            .filter_map(move |rest| rest.split_once(close))
+            .flat_map(|(list, _)| list.split(','))
+    };
+    let chosen = within("{", '}').filter_map(|one| one.split(['=', '!', '~']).next());
+    within("by (", ')')
+        .chain(chosen)
+        .map(str::trim)
+        .filter(|label| !matches!(*label, "instance" | "le"))
+        .collect()
 }
 
 async fn scrape() -> Outcome<Page> {
@@ -159,6 +243,50 @@ impl Page {
         let start = format!("podwright_{name} ");
         let mut lines = self.0.lines();
         lines.find_map(|line| line.strip_prefix(&start)?.parse().ok())
+    }
+
+    /// Whether the page has what a query in PromQL asks for.
+    fn answers(&self, expression: &str) -> Outcome {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words = expression.split(|c: char| !is_name(c));
+        let names: Vec<_> = words
+            .filter(|word| word.starts_with("podwright_"))
+            .collect();
+        ensure(!names.is_empty(), || format!("no metric: {expression}"))?;
+        for name in &names {
+            ensure(self.is_declared(name), || {
+                format!("{name} is not there: {expression}")
+            })?;
+        }
+        let samples: Vec<_> = self
+            .0
+            .lines()
+            .filter(|line| names.iter().any(|name| line.starts_with(name)))
+            .collect();
+        for label in labels(expression) {
+            let carried = format!("{label}=\"");
+            let is_carried = samples.iter().any(|line| line.contains(&carried));
+            ensure(is_carried || samples.is_empty(), || {
+                format!("no sample has the label {label}: {expression}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether a metric has this name for Prometheus, which goes by its type.
+    fn is_declared(&self, name: &str) -> bool {
+        let is = |base: &str, kind: &str| {
+            let declared = format!("# TYPE {base} {kind}");
+            self.0.lines().any(|line| line == declared)
+        };
+        let histogram = ["_bucket", "_sum", "_count"].iter();
+        is(name, "gauge")
+            || name
+                .strip_suffix("_total")
+                .is_some_and(|base| is(base, "counter"))
+            || histogram
+                .filter_map(|end| name.strip_suffix(end))
+                .any(|base| is(base, "histogram"))
     }
 
     fn has(&self, name: &str, wanted: f64) -> Outcome {
