@@ -34,7 +34,7 @@ struct Numbers {
 }
 
 impl Source for Counts {
-    fn read(&self, page: &mut Page) {
+    fn read_blocking(&self, page: &mut Page) {
         let Self(numbers) = self;
         let outcomes = [
             ("sent", &numbers.sent),
@@ -203,7 +203,7 @@ mod tests {
 
     fn shown(counts: &Counts) -> String {
         Sources::new(vec![Box::new(counts.clone())])
-            .scrape()
+            .scrape_blocking()
             .unwrap()
     }
 

@@ -88,7 +88,9 @@ fn members(archive: &Path) -> Outcome<BTreeMap<String, Vec<u8>>> {
 }
 
 async fn count(node: &Node, id: &str) -> Outcome<u64> {
-    Ok(node.ask(id, "cat /count").await?.trim().parse()?)
+    // The file is empty for a moment whenever it is written.
+    let read = "until n=$(cat /count) && [ -n \"$n\" ]; do :; done; echo $n";
+    Ok(node.ask(id, read).await?.trim().parse()?)
 }
 
 /// It counts on, from where it was.
