@@ -39,19 +39,8 @@ impl Containers {
             news,
         } = adopted;
         let has_task = stdio.is_some();
-        let mut steps = vec![Step::Snapshot];
-        if image_volumes::has_any(&view.config) {
-            steps.push(Step::Images);
-        }
-        steps.push(Step::Record);
-        let may_run = has_task || view.state == ContainerState::Unknown;
-        if may_run || io::task_dir(&self.deps, &view.id).exists() {
-            steps.extend([Step::Io, Step::Task]);
-        }
-        let is_checkpointed = checkpoint::is_left(&self.deps, &view.id);
-        if is_checkpointed {
-            steps.push(Step::Checkpoint);
-        }
+        let steps = self.steps_of(&view, has_task);
+        let is_checkpointed = steps.contains(&Step::Checkpoint);
         let record = StepRecord {
             sandbox: view.sandbox.to_string(),
             fingerprint: fingerprint.clone(),
@@ -117,6 +106,23 @@ impl Containers {
             _ => {}
         }
         self.sweep_execs(&id).await
+    }
+
+    /// What was begun for a container, as far as it shows.
+    fn steps_of(&self, view: &ContainerView, has_task: bool) -> Vec<Step> {
+        let mut steps = vec![Step::Snapshot];
+        if image_volumes::has_any(&view.config) {
+            steps.push(Step::Images);
+        }
+        steps.push(Step::Record);
+        let may_run = has_task || view.state == ContainerState::Unknown;
+        if may_run || io::task_dir(&self.deps, &view.id).exists() {
+            steps.extend([Step::Io, Step::Task]);
+        }
+        if checkpoint::is_left(&self.deps, &view.id) {
+            steps.push(Step::Checkpoint);
+        }
+        steps
     }
 
     /// Writes down when a container began of which that is not known: the process before this one ended between its

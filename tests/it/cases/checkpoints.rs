@@ -135,16 +135,20 @@ async fn whole(node: &Node) -> Outcome {
             format!("no {name} among {:?}", members.keys())
         })?;
     }
-    let config: Value = serde_json::from_slice(&members["config.dump"])?;
+    let member = |name: &str| {
+        let found = members.get(name);
+        found.ok_or_else(|| format!("no {name}"))
+    };
+    let config: Value = serde_json::from_slice(member("config.dump")?)?;
+    let is_of = |key: &str, wanted: &str| config.get(key).and_then(Value::as_str) == Some(wanted);
     ensure(
-        config["id"] == Value::from(id.as_str()) && config["rootfsImageRef"] == status.image_id,
+        is_of("id", &id) && is_of("rootfsImageRef", &status.image_id),
         || format!("{config:#}"),
     )?;
-    let shown: Value = serde_json::from_slice(&members["status.dump"])?;
-    ensure(shown["log_path"] == status.log_path, || {
-        format!("{shown:#}")
-    })?;
-    let changes = packed(&members["rootfs-diff.tar"])?;
+    let shown: Value = serde_json::from_slice(member("status.dump")?)?;
+    let log = shown.get("log_path").and_then(Value::as_str);
+    ensure(log == Some(&status.log_path), || format!("{shown:#}"))?;
+    let changes = packed(member("rootfs-diff.tar")?)?;
     ensure(changes.iter().any(|name| name == "count"), || {
         format!("{changes:?}")
     })?;
