@@ -75,7 +75,7 @@ pub(crate) async fn podwright(home: &Path) -> Outcome<Endpoint> {
     server.args(["serve", "--config"]).arg(&config);
     let server = Daemon::start(server, folder.join("podwright.log"))?;
     let endpoint = Endpoint::ready(&folder, home, OURS, SERVER, vec![server, containerd]).await?;
-    import(&busybox()?)?;
+    import(&busybox())?;
     Ok(endpoint)
 }
 
@@ -87,7 +87,7 @@ pub(crate) async fn plugin(home: &Path) -> Outcome<Endpoint> {
     until_listening(PEER).await?;
     let pause = folder.join("pause.tar");
     pause_image::write(&pause)?;
-    for archive in [busybox()?, pause] {
+    for archive in [busybox(), pause] {
         run(client(PEER).args(["images", "import"]).arg(archive))?;
     }
     Endpoint::ready(&folder, home, PEER, PEER, vec![containerd]).await

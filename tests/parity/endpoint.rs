@@ -72,7 +72,7 @@ pub(crate) async fn podwright(home: &Path) -> Outcome<Endpoint> {
         daemons,
     );
     let endpoint = endpoint.await?;
-    let busybox = busybox()?;
+    let busybox = busybox();
     let rich = endpoint.home.join("rich.tar");
     image::write_rich(&busybox, &rich)?;
     for archive in [busybox, rich] {
@@ -104,7 +104,7 @@ pub(crate) async fn plugin(home: &Path) -> Outcome<Endpoint> {
     until_listening(PEER_SOCKET).await?;
     let pause = folder.join("pause.tar");
     pause_image::write(&pause)?;
-    let busybox = busybox()?;
+    let busybox = busybox();
     let rich = folder.join("rich.tar");
     image::write_rich(&busybox, &rich)?;
     for archive in [busybox, rich, pause] {

@@ -82,12 +82,19 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
     Err(format!("{command:?}: {complaint}").into())
 }
 
-/// Builds the stand-in image and returns its archive.
-pub(crate) fn busybox() -> Outcome<PathBuf> {
-    let images = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images");
+/// Builds the stand-in images. It may have to fetch a package, for which there is no network on a machine of our own.
+pub(crate) fn build_images() -> Outcome {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/images/build");
-    run(Command::new(script).arg(&images))?;
-    Ok(images.join("busybox.tar"))
+    run(Command::new(script).arg(images()))
+}
+
+/// The archive of the stand-in image that [`build_images`] has made.
+pub(crate) fn busybox() -> PathBuf {
+    images().join("busybox.tar")
+}
+
+fn images() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("images")
 }
 
 /// Has the podwright of this run take archives in.

@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use tempfile::TempDir;
 
 use crate::case::Outcome;
+use crate::daemon::build_images;
 use crate::daemon::run;
 
 /// The run's folder, in the environment of the process inside the namespaces.
@@ -28,8 +29,9 @@ pub(crate) fn obstacle() -> Option<String> {
     cni_plugins().err().map(|e| e.to_string())
 }
 
-/// Starts this program again inside new namespaces, and waits for it. Gives what it ended with, and the run's folder.
+/// Makes the images that the run needs, starts this program again inside new namespaces, and waits for it. Gives what it ended with, and the run's folder.
 pub(crate) fn enter(name: &str) -> Outcome<(ExitStatus, TempDir)> {
+    build_images()?;
     let home = tempfile::Builder::new()
         .prefix(&format!("podwright-{name}-"))
         .tempdir()?;

@@ -27,15 +27,20 @@ fn fifo(path: PathBuf) -> PathBuf {
     path
 }
 
-/// Output and errors into one FIFO (the runc shim wants both or neither), and the thread that reads it to its end.
+/// A FIFO for output and one for errors (the runc shim wants both or neither), and the thread that reads them to their end.
+/// One for both would not do: the shim opens them one after the other, when the process may have ended and the reader with
+/// it.
 fn output(path: PathBuf) -> (Stdio, std::thread::JoinHandle<String>) {
+    let errors = fifo(path.with_extension("errors"));
     let path = fifo(path);
     let stdio = Stdio {
         stdout: Some(path.clone()),
-        stderr: Some(path.clone()),
+        stderr: Some(errors.clone()),
         ..Stdio::default()
     };
-    let reader = std::thread::spawn(move || std::fs::read_to_string(path).unwrap());
+    let read = |path| std::thread::spawn(move || std::fs::read_to_string(path).unwrap());
+    let (said, complained) = (read(path), read(errors));
+    let reader = std::thread::spawn(move || said.join().unwrap() + &complained.join().unwrap());
     (stdio, reader)
 }
 
