@@ -73,10 +73,8 @@ impl LeaseBook {
             leases: Arc::clone(leases),
             id,
         };
-        let life = i64::try_from(LIFE.as_nanos()).unwrap_or(i64::MAX);
-        let expire = Timestamp(now.0.saturating_add(life));
         leases
-            .create(&held.id, Some(expire), BTreeMap::new())
+            .create(&held.id, Some(now.after(LIFE)), BTreeMap::new())
             .await?;
         Ok(held)
     }

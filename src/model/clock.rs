@@ -38,10 +38,24 @@ impl Timestamp {
         (self.0.div_euclid(1_000_000_000), nanos)
     }
 
+    /// The time that is `by` after this one; the last there is where it would be later.
+    pub fn after(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(nanoseconds(by)))
+    }
+
+    /// The time that is `by` before this one; the first there is where it would be earlier.
+    pub fn before(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(nanoseconds(by)))
+    }
+
     /// How long after `earlier` this is; zero where it is not after.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+}
+
+fn nanoseconds(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Tells the time. Rooms hold `Arc<dyn Clock>`.
@@ -62,7 +76,7 @@ impl Clock for SystemClock {
         )]
         let now = std::time::SystemTime::now();
         let elapsed = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX))
+        Timestamp(nanoseconds(elapsed))
     }
 }
 
@@ -78,10 +92,7 @@ impl ManualClock {
 
     /// Moves the clock on.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(
-            i64::try_from(by.as_nanos()).unwrap_or(i64::MAX),
-            Ordering::SeqCst,
-        );
+        self.0.fetch_add(nanoseconds(by), Ordering::SeqCst);
     }
 }
 

@@ -238,7 +238,7 @@ impl Backoff {
     /// When a container that ended or failed at `event` may be started.
     pub(super) fn due(&self, index: usize, event: Timestamp) -> Timestamp {
         match self.0.get(&index) {
-            Some((wait, updated)) if event.since(*updated) <= CALM => later(event, *wait),
+            Some((wait, updated)) if event.since(*updated) <= CALM => event.after(*wait),
             _ => event,
         }
     }
@@ -258,11 +258,6 @@ impl Backoff {
     pub(super) fn forget(&mut self, index: usize) {
         self.0.remove(&index);
     }
-}
-
-fn later(time: Timestamp, by: Duration) -> Timestamp {
-    let nanos = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
-    Timestamp(time.0.saturating_add(nanos))
 }
 
 #[cfg(test)]

@@ -188,7 +188,7 @@ impl Images {
 
     /// Images that are not pinned, nothing is made of, and nobody has asked for lately.
     fn unused(&self, survey: &Survey, idle: Duration) -> Result<Vec<ImageView>> {
-        let since = Timestamp(survey.at.0.saturating_sub(nanos(idle)));
+        let since = survey.at.before(idle);
         let images = self.list(None)?;
         let is_fresh = |id: &Digest| !idle.is_zero() && self.inner.uses.is_fresh(id, since);
         let free = images
@@ -229,7 +229,3 @@ impl Images {
 
 /// How long containerd gets for a collection, as told in the error.
 const COLLECT_LIMIT: Duration = Duration::from_secs(300);
-
-fn nanos(span: Duration) -> i64 {
-    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
-}
