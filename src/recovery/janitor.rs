@@ -38,15 +38,27 @@ impl Recovery {
             let tried = self.containers.unwind_unfinished(&id).await;
             tracing::info!(container.id = %id, ?tried, "leftovers of a container tried again");
         }
-        self.containers.retry_checkpoints().await;
         // What one kind meets is no reason to leave the others.
         let outcomes = [
+            self.sweep_checkpoints().await,
             self.sweep_attachments().await,
             self.sweep_snapshots().await,
             self.sweep_facts().await,
             self.sweep_directories().await,
         ];
         outcomes.into_iter().collect()
+    }
+
+    /// Checkpoints that ended and could not be cleaned up.
+    async fn sweep_checkpoints(&self) -> Result<()> {
+        let dir = self.deps.settings().server.root_dir.join("checkpoints");
+        let list = move || Ok(names_blocking(&dir));
+        for name in sys::off_thread("list checkpoints", list).await? {
+            if let Ok(id) = name.parse::<ContainerId>() {
+                self.containers.retry_checkpoint(&id).await;
+            }
+        }
+        Ok(())
     }
 
     async fn sweep_attachments(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::containerd::{CheckpointDirs, LeaseId, SnapshotRequest, TaskState};
 use crate::index::ContainerView;
-use crate::model::{ContainerId, Context as _, Descriptor, Result, Timestamp};
+use crate::model::{ContainerId, Context as _, Descriptor, Result};
 use crate::ops::{Edge, Operation, gate};
 use crate::sandbox::Deps;
 use crate::sandbox::steps::tolerate_missing;
@@ -58,10 +58,10 @@ impl Containers {
         gate("checkpoint_container", "pause", Edge::Before).await;
         let containerd = &self.deps.containerd;
         let lease = lease_of(id);
-        let expire = self.deps.clock.now().0.saturating_add(nanoseconds(LIFE));
+        let expire = self.deps.clock.now().after(LIFE);
         containerd
             .leases
-            .create(&lease, Some(Timestamp(expire)), BTreeMap::new())
+            .create(&lease, Some(expire), BTreeMap::new())
             .await?;
         operation.step("pause");
         let pause = containerd.tasks.pause(id.as_str());
@@ -163,10 +163,6 @@ async fn make_dirs(dir: PathBuf) -> Result<CheckpointDirs> {
         Ok(dirs)
     })
     .await
-}
-
-fn nanoseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Whether a capture of the container left something that its step must take back.

@@ -26,8 +26,16 @@ pub enum Criu {
 }
 
 impl Criu {
+    /// As [`Self::look`], where it is wanted.
+    pub async fn look_if(is_enabled: bool) -> Option<Self> {
+        match is_enabled {
+            true => Some(Self::look().await),
+            false => None,
+        }
+    }
+
     /// Looks for it and asks it; a fraction of a second.
-    pub async fn look() -> Self {
+    async fn look() -> Self {
         let found = off_thread("look up criu", || {
             Ok(tools::look_up_blocking(Path::new("criu")))
         });
@@ -62,10 +70,10 @@ impl Criu {
     ///
     /// # Errors
     /// `Unimplemented` where checkpoints are switched off or CRIU is of no use.
-    pub(super) fn ensure(&self, is_enabled: bool) -> Result<()> {
-        let obstacle = match is_enabled {
-            true => self.obstacle(),
-            false => Some("containers.enable_criu is false".to_owned()),
+    pub(super) fn ensure(criu: Option<&Self>) -> Result<()> {
+        let obstacle = match criu {
+            Some(criu) => criu.obstacle(),
+            None => Some("containers.enable_criu is false".to_owned()),
         };
         let Some(obstacle) = obstacle else {
             return Ok(());

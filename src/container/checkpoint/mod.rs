@@ -65,17 +65,18 @@ impl Containers {
     /// runs; `InvalidArgument` or `AlreadyExists` for the place; `ResourceExhausted` on a full disk; `DeadlineExceeded`;
     /// `Cancelled` where the container is stopped meanwhile; what CRIU said.
     pub async fn checkpoint(&self, request: CheckpointRequest) -> Result<()> {
-        self.checkpoint_by(&Criu::look().await, request).await
+        let criu = Criu::look_if(self.deps.settings().containers.enable_criu).await;
+        self.checkpoint_by(criu.as_ref(), request).await
     }
 
-    /// As [`Self::checkpoint`], with what was found of CRIU.
+    /// As [`Self::checkpoint`], with what was found of CRIU, where it was looked for.
     pub(crate) async fn checkpoint_by(
         &self,
-        criu: &Criu,
+        criu: Option<&Criu>,
         request: CheckpointRequest,
     ) -> Result<()> {
         let (view, site) = self.expect(&request.container)?;
-        criu.ensure(self.deps.settings().containers.enable_criu)?;
+        Criu::ensure(criu)?;
         let place = Place::of(&request.location)?;
         let this = self.clone();
         let work = async move { this.checkpoint_whole(&view, &site, &place, request).await };
@@ -183,7 +184,7 @@ impl Containers {
     }
 
     /// Takes back what a checkpoint made, and thaws the container if it is frozen; what would not go is tried again by
-    /// [`Self::retry_checkpoints`].
+    /// [`Self::retry_checkpoint`].
     pub(super) async fn end_left_checkpoint(&self, id: &ContainerId) {
         let left = self.take_back(id, &[Step::Checkpoint]).await;
         if !matches!(&left, Ok(left) if left.is_empty()) {
@@ -191,19 +192,13 @@ impl Containers {
         }
     }
 
-    /// Ends the checkpoints that nobody takes any more and that could not be ended cleanly before.
-    pub async fn retry_checkpoints(&self) {
-        let now = self.deps.index.snapshot();
-        for view in now.containers() {
-            let Some(site) = self.site(&view.id) else {
-                continue;
-            };
-            if !is_left(&self.deps, &view.id) {
-                continue;
-            }
-            if let Ok(_turn) = site.checkpoint.try_lock() {
-                self.end_left_checkpoint(&view.id).await;
-            }
+    /// Ends a checkpoint that nobody takes any more and that could not be ended cleanly before.
+    pub async fn retry_checkpoint(&self, id: &ContainerId) {
+        let Some(site) = self.site(id) else {
+            return;
+        };
+        if let Ok(_turn) = site.checkpoint.try_lock() {
+            self.end_left_checkpoint(id).await;
         }
     }
 }

@@ -210,7 +210,7 @@ pub async fn gather(
     let assumed = kernel.as_ref().copied().unwrap_or(newest);
     let abilities = features::ask_all(&config.runtimes, introspection, assumed, |_| None).await;
     let handlers = look_at_handlers(config, &abilities).await;
-    let criu = look_at_criu(config).await;
+    let criu = Criu::look_if(config.containers.enable_criu).await;
     let base = config.clone();
     tokio::task::spawn_blocking(move || {
         let config = base;
@@ -299,13 +299,6 @@ async fn look_at_handlers(
         });
     }
     facts
-}
-
-async fn look_at_criu(config: &Config) -> Option<Criu> {
-    match config.containers.enable_criu {
-        true => Some(Criu::look().await),
-        false => None,
-    }
 }
 
 async fn look_at_program(handler: &Handler) -> Option<Program> {

@@ -56,7 +56,7 @@ fn only_what_runs_is_written_down_and_only_where_criu_works() {
 
         let unknown = home
             .containers
-            .checkpoint_by(&Criu::Missing, request("none", &place))
+            .checkpoint_by(Some(&Criu::Missing), request("none", &place))
             .await
             .unwrap_err();
         assert_eq!(unknown.kind(), Kind::NotFound);
@@ -67,7 +67,7 @@ fn only_what_runs_is_written_down_and_only_where_criu_works() {
         ] {
             let refused = home
                 .containers
-                .checkpoint_by(&criu, request(id.as_str(), &place))
+                .checkpoint_by(Some(&criu), request(id.as_str(), &place))
                 .await
                 .unwrap_err();
             assert_eq!(refused.kind(), Kind::Unimplemented);
@@ -78,7 +78,7 @@ fn only_what_runs_is_written_down_and_only_where_criu_works() {
         }
         let odd = home
             .containers
-            .checkpoint_by(&works, request(id.as_str(), "here.tar"))
+            .checkpoint_by(Some(&works), request(id.as_str(), "here.tar"))
             .await
             .unwrap_err();
         assert_eq!(odd.kind(), Kind::InvalidArgument);
@@ -129,7 +129,7 @@ fn a_checkpoint_that_takes_too_long_thaws_the_container() {
         };
 
         let works = Criu::Works("4.1".to_owned());
-        let late = home.containers.checkpoint_by(&works, request).await;
+        let late = home.containers.checkpoint_by(Some(&works), request).await;
 
         assert_eq!(late.unwrap_err().kind(), Kind::DeadlineExceeded);
         assert_eq!(home.world.frozen(), [""; 0]);

@@ -380,7 +380,7 @@ impl Home {
             status: "{}".to_owned(),
         };
         let criu = Criu::Works("4.1".to_owned());
-        self.containers.checkpoint_by(&criu, request).await
+        self.containers.checkpoint_by(Some(&criu), request).await
     }
 
     /// The pod of the test, where it is listed.
