@@ -3,7 +3,7 @@
 use crate::model::Pid;
 use crate::ops::{OpInfo, PathJobInfo};
 use crate::sys::process;
-use crate::wire::admin::Operation;
+use crate::wire::admin::{Operation, Traffic};
 
 /// Operations, oldest first, then the calls on paths of pods. Where one waits for a process, that is looked at.
 pub(super) fn shown_blocking(rows: Vec<OpInfo>, jobs: Vec<PathJobInfo>) -> Vec<Operation> {
@@ -23,6 +23,10 @@ fn operation_blocking(row: OpInfo) -> Operation {
         step_started_at: row.step_started_at.0,
         waits_on: waits_on.join(", "),
         waiters: row.waiters,
+        traffic: row.carried.map(|carried| Traffic {
+            received: carried.received,
+            sent: carried.sent,
+        }),
     }
 }
 
@@ -47,13 +51,37 @@ fn job(job: PathJobInfo) -> Operation {
         step_started_at: job.since.0,
         waits_on: job.what,
         waiters: u32::from(!job.abandoned),
+        traffic: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::Timestamp;
+    use crate::model::clock::ManualClock;
+    use crate::ops::LiveTable;
+
+    #[test]
+    fn a_stream_shows_what_it_has_carried_so_far() {
+        let live = LiveTable::new(Arc::new(ManualClock::at(Timestamp(0))));
+        let (_stop, exec) = (
+            live.begin("StopContainer", "web"),
+            live.begin("Exec", "web"),
+        );
+        let traffic = exec.carries();
+        traffic.received(5);
+        traffic.sent(7);
+        traffic.sent(7);
+
+        let shown = shown_blocking(live.snapshot(), Vec::new());
+
+        let (received, sent) = (5, 14);
+        assert_eq!(shown[0].traffic, None);
+        assert_eq!(shown[1].traffic, Some(Traffic { received, sent }));
+    }
 
     #[test]
     fn a_process_is_named_and_a_path_stands_beside_the_operations() {

@@ -1,4 +1,4 @@
-//! `podwright ops`: what runs now, which step, since when.
+//! `podwright ops`: what runs now, which step, since when, and what streams have carried.
 
 use std::process::ExitCode;
 
@@ -40,9 +40,13 @@ fn shown(operations: &[Operation], now: Timestamp) -> String {
         "STEP",
         "STEP AGE",
         "CALLERS",
+        "IN",
+        "OUT",
         "WAITS ON",
     ];
     let rows = operations.iter().map(|operation| {
+        let traffic = operation.traffic.as_ref();
+        let bytes = |count: Option<u64>| count.map_or_else(|| "-".into(), table::bytes);
         [
             operation.id.clone(),
             operation.kind.clone(),
@@ -51,6 +55,8 @@ fn shown(operations: &[Operation], now: Timestamp) -> String {
             operation.step.clone(),
             table::age(operation.step_started_at, now),
             operation.waiters.to_string(),
+            bytes(traffic.map(|traffic| traffic.received)),
+            bytes(traffic.map(|traffic| traffic.sent)),
             operation.waits_on.clone(),
         ]
     });
@@ -60,10 +66,11 @@ fn shown(operations: &[Operation], now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::admin::Traffic;
 
     #[test]
     fn the_table_shows_each_operation_on_a_line_of_its_own() {
-        let operations = [Operation {
+        let operation = Operation {
             id: "3".into(),
             kind: "RunPodSandbox".into(),
             object: "default/web\nforged".into(),
@@ -72,14 +79,27 @@ mod tests {
             step_started_at: 61_000_000_000,
             waits_on: "bridge".into(),
             waiters: 1,
-        }];
+            traffic: None,
+        };
+        let (received, sent) = (5, 3 << 20);
+        let exec = Operation {
+            id: "4".into(),
+            kind: "Exec".into(),
+            object: "web".into(),
+            step: "open".into(),
+            waits_on: String::new(),
+            waiters: 0,
+            traffic: Some(Traffic { received, sent }),
+            ..operation.clone()
+        };
 
-        let text = shown(&operations, Timestamp(91_000_000_000));
+        let text = shown(&[operation, exec], Timestamp(91_000_000_000));
 
         assert_eq!(
             text,
-            "ID  OPERATION      OBJECT               AGE    STEP     STEP AGE  CALLERS  WAITS ON\n\
-             3   RunPodSandbox  default/web\\nforged  1m30s  cni add  30.0s     1        bridge\n"
+            "ID  OPERATION      OBJECT               AGE    STEP     STEP AGE  CALLERS  IN   OUT      WAITS ON\n\
+             3   RunPodSandbox  default/web\\nforged  1m30s  cni add  30.0s     1        -    -        bridge\n\
+             4   Exec           web                  1m30s  open     30.0s     0        5 B  3.0 MiB\n"
         );
     }
 }

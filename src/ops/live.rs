@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::callers::Callers;
 use super::spans::Spans;
 use super::timeline::{Passage, Timelines};
+use super::traffic::{Carried, Traffic};
 use crate::model::{Clock, Pid, Timestamp};
 use crate::telemetry::traces::Place;
 
@@ -57,6 +58,8 @@ pub struct OpInfo {
     pub steps: Vec<StepTime>,
     /// The sandbox whose start it is a part of.
     pub pod: Option<String>,
+    /// What its stream has carried so far, where it serves one.
+    pub carried: Option<Carried>,
 }
 
 impl OpInfo {
@@ -103,6 +106,7 @@ impl OpInfo {
 struct Entry {
     info: OpInfo,
     callers: Option<Callers>,
+    traffic: Option<Traffic>,
     spans: Spans,
 }
 
@@ -173,11 +177,13 @@ impl LiveTable {
                 ended: None,
             }],
             pod,
+            carried: None,
         };
         let entry = Entry {
             spans: Spans::begin(&row),
             info: row,
             callers: Callers::of_this_task(),
+            traffic: None,
         };
         self.with(|rows| rows.insert(id, entry));
         Operation(Arc::new(Row {
@@ -221,6 +227,7 @@ impl LiveTable {
     pub fn snapshot(&self) -> Vec<OpInfo> {
         let shown = |entry: &Entry| OpInfo {
             waiters: entry.callers.as_ref().map_or(0, Callers::count),
+            carried: entry.traffic.as_ref().map(Traffic::so_far),
             ..entry.info.clone()
         };
         self.with(|rows| rows.values().map(shown).collect())
@@ -329,6 +336,13 @@ impl Operation {
     /// Says that the present step takes as long as others want, so that nobody calls it stuck.
     pub fn patiently(&self) {
         self.edit(|row| row.is_patient = true);
+    }
+
+    /// Shows from now on what is counted with the answer: the bytes of the stream that the operation serves.
+    pub fn carries(&self) -> Traffic {
+        let traffic = Traffic::default();
+        self.edit_entry(|entry| entry.traffic = Some(traffic.clone()));
+        traffic
     }
 
     /// Waits for `work`, which is to get hold of `what`.

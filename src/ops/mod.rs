@@ -12,6 +12,7 @@ mod paths;
 mod spans;
 mod supervisor;
 mod timeline;
+mod traffic;
 mod unwind;
 
 pub use flights::{Flights, Landing};
@@ -20,4 +21,5 @@ pub use live::{LiveTable, OpInfo, Operation, StepTime, Within};
 pub use paths::{PathJobInfo, TenantPaths};
 pub use supervisor::Supervisor;
 pub use timeline::Passage;
+pub use traffic::{Carried, Traffic};
 pub use unwind::{StillThere, StuckSteps, unwind};

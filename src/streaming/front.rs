@@ -14,9 +14,11 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::io::{InspectReader, InspectWriter};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Classify as _, Kind, Result};
+use crate::ops::Traffic;
 use crate::sys;
 
 use super::protocol::{self, Agreed, Refusal};
@@ -221,6 +223,7 @@ async fn converse(streaming: &Streaming, ticket: Ticket, agreed: Agreed, io: Tok
     let shown = inner.live.begin(kind, object);
     shown.step("open");
     shown.patiently();
+    let io = counted(io, shown.carries());
     match ticket {
         Ticket::Exec {
             container,
@@ -269,12 +272,25 @@ async fn converse(streaming: &Streaming, ticket: Ticket, agreed: Agreed, io: Tok
     }
 }
 
-async fn remote(
+/// `io`, all of whose bytes count.
+fn counted<T>(io: T, traffic: Traffic) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let received = traffic.clone();
+    let io = InspectReader::new(io, move |bytes: &[u8]| received.received(bytes.len()));
+    InspectWriter::new(io, move |bytes: &[u8]| traffic.sent(bytes.len()))
+}
+
+async fn remote<T>(
     streaming: &Streaming,
     asked: super::Asked,
     agreed: Agreed,
-    io: TokioIo<Upgraded>,
-) -> Option<Remote> {
+    io: T,
+) -> Option<Remote>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (limits, tasks) = (streaming.limits(), &streaming.inner.tasks);
     match agreed {
         Agreed::Spdy(version) => Remote::over_spdy(io, version, asked, &limits, tasks).await,
@@ -283,5 +299,32 @@ async fn remote(
         }
         // Agreed on for port-forward only.
         Agreed::SpdyForward | Agreed::Tunnel | Agreed::WebSocketForward(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::model::Timestamp;
+    use crate::model::clock::ManualClock;
+    use crate::ops::{Carried, LiveTable};
+
+    #[tokio::test]
+    async fn bytes_of_a_connection_count_in_the_direction_that_they_take() {
+        let live = LiveTable::new(Arc::new(ManualClock::at(Timestamp(0))));
+        let shown = live.begin("Exec", "web");
+        let (mut client, io) = tokio::io::duplex(64);
+        let mut io = counted(io, shown.carries());
+        let mut taken = [0; 4];
+
+        client.write_all(b"four").await.unwrap();
+        io.read_exact(&mut taken).await.unwrap();
+        io.write_all(b"answer").await.unwrap();
+
+        let (received, sent) = (4, 6);
+        let carried = live.snapshot()[0].carried;
+        assert_eq!(carried, Some(Carried { received, sent }));
     }
 }

@@ -424,6 +424,7 @@ mod tests {
                 waiters: 0,
                 steps: Vec::new(),
                 pod: None,
+                carried: None,
             };
             let running = [
                 operation("StopContainer", 50),

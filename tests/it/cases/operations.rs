@@ -22,6 +22,8 @@ pub(super) const CASES: &[Case] = &[
     }),
 ];
 
+/// SPDY's PING of a client.
+const PING: &[u8] = &[0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1];
 /// What a start consists of, in the order in which it begins.
 const PARTS: &[&str] = &[
     "RunPodSandbox",
@@ -85,7 +87,8 @@ async fn waits(node: &Node) -> Outcome {
     let idle = node.run(&id, &config, &sleeper("idle")).await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
 
-    let client = attach(node, &idle).await?;
+    let mut client = attach(node, &idle).await?;
+    client.write_all(PING).await?;
     let look = async {
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         node.cli(&["ops"]).await
@@ -103,9 +106,11 @@ async fn waits(node: &Node) -> Outcome {
     )?;
     let open = line("Attach");
     let short = idle.get(..12).unwrap_or_default();
-    ensure(open.contains(short) && open.contains("open"), || {
-        shown.clone()
-    })
+    // The ping, and its answer.
+    ensure(
+        open.contains(short) && open.contains("open") && open.contains(" 12 B  12 B"),
+        || shown.clone(),
+    )
 }
 
 /// A client of an attach, as far as the switch of protocols.
