@@ -1,5 +1,6 @@
 //! A remote command as its client offers it: the streams, whichever transport they travel on.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,12 +23,65 @@ const BACKLOG: usize = 1024 * 1024;
 /// How long the last words may take to a client that does not read.
 const FINISH: Duration = Duration::from_secs(30);
 
-/// The channels of the WebSocket protocols.
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
+/// A stream of a remote command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Stdin,
+    Stdout,
+    Stderr,
+    Error,
+    Resize,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [
+        Self::Stdin,
+        Self::Stdout,
+        Self::Stderr,
+        Self::Error,
+        Self::Resize,
+    ];
+
+    /// What SPDY clients call it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stdin => "stdin",
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Error => "error",
+            Self::Resize => "resize",
+        }
+    }
+
+    /// Its channel in the WebSocket protocols.
+    fn channel(self) -> u8 {
+        match self {
+            Self::Stdin => 0,
+            Self::Stdout => 1,
+            Self::Stderr => 2,
+            Self::Error => 3,
+            Self::Resize => 4,
+        }
+    }
+
+    /// The one that a SPDY stream's headers name, if the client opens it for what it asked.
+    fn of(headers: &spdy::Headers, asked: Asked, version: Version) -> Option<Self> {
+        let named = headers.get("streamtype").unwrap_or_default();
+        let part = Self::ALL.into_iter().find(|part| part.name() == named)?;
+        part.is_wanted(asked, version).then_some(part)
+    }
+
+    /// Whether a SPDY client opens it for what it asked.
+    fn is_wanted(self, asked: Asked, version: Version) -> bool {
+        match self {
+            Self::Stdin => asked.stdin,
+            Self::Stdout => asked.stdout,
+            Self::Stderr => asked.stderr,
+            Self::Error => true,
+            Self::Resize => asked.tty && version.has_resize(),
+        }
+    }
+}
 
 /// The streams of one remote command.
 pub(super) struct Remote {
@@ -61,21 +115,16 @@ impl Remote {
             idle: limits.idle,
             may_cut: false,
         };
-        let wanted = wanted(asked, version);
-        let mut seen = Vec::new();
-        let expected = wanted.clone();
+        let mut opened = BTreeSet::new();
         let judge = move |headers: &spdy::Headers| {
-            let kind = headers.get("streamtype").unwrap_or_default();
-            let Some(known) = expected.iter().find(|name| **name == kind) else {
+            let Some(part) = Part::of(headers, asked, version) else {
+                let kind = headers.get("streamtype").unwrap_or_default();
                 tracing::debug!(kind, "a stream of no use was opened");
                 return Verdict::Take;
             };
-            match seen.contains(known) {
-                true => Verdict::Refuse,
-                false => {
-                    seen.push(*known);
-                    Verdict::Take
-                }
+            match opened.insert(part) {
+                true => Verdict::Take,
+                false => Verdict::Refuse,
             }
         };
         let (line, arrivals, driver) = spdy::open(io, rules, Box::new(judge));
@@ -90,7 +139,7 @@ impl Remote {
             error: None,
             _idle: Vec::new(),
         };
-        let gathering = tokio::time::timeout(limits.creation, remote.gather(arrivals, wanted));
+        let gathering = tokio::time::timeout(limits.creation, remote.gather(arrivals, asked));
         if gathering.await != Ok(true) {
             tracing::info!("a client did not open the streams that it asked for");
             line.close().await;
@@ -108,34 +157,38 @@ impl Remote {
     async fn gather(
         &mut self,
         mut arrivals: mpsc::UnboundedReceiver<Incoming>,
-        mut wanted: Vec<&'static str>,
+        asked: Asked,
     ) -> bool {
-        while !wanted.is_empty() {
+        let all = Part::ALL.into_iter();
+        let wanted = all.filter(|part| part.is_wanted(asked, self.version));
+        // None comes twice: the judge refuses a second one.
+        let mut left = wanted.count();
+        while left > 0 {
             let Some(stream) = arrivals.recv().await else {
                 return false;
             };
-            let kind = stream.headers.get("streamtype").unwrap_or_default();
-            let Some(at) = wanted.iter().position(|name| *name == kind) else {
+            let Some(part) = Part::of(&stream.headers, asked, self.version) else {
                 continue;
             };
+            left = left.saturating_sub(1);
             let Incoming {
                 inlet, mut outlet, ..
             } = stream;
-            match wanted.swap_remove(at) {
-                "stdin" => {
+            match part {
+                Part::Stdin => {
                     if self.version == Version::V1 {
                         outlet.finish().await;
                     }
                     self.stdin = Some(inlet);
                     self._idle.push(outlet);
                 }
-                "resize" => {
+                Part::Resize => {
                     self.resize = Some(inlet);
                     self._idle.push(outlet);
                 }
-                "stdout" => self.stdout = Some(outlet),
-                "stderr" => self.stderr = Some(outlet),
-                _ => self.error = Some(outlet),
+                Part::Stdout => self.stdout = Some(outlet),
+                Part::Stderr => self.stderr = Some(outlet),
+                Part::Error => self.error = Some(outlet),
             }
         }
         true
@@ -153,8 +206,8 @@ impl Remote {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut inlets = Vec::new();
-        inlets.extend(asked.stdin.then_some(STDIN));
-        inlets.extend(asked.tty.then_some(RESIZE));
+        inlets.extend(asked.stdin.then_some(Part::Stdin.channel()));
+        inlets.extend(asked.tty.then_some(Part::Resize.channel()));
         let layout = Layout {
             coding,
             has_close: version == Version::V5,
@@ -164,20 +217,20 @@ impl Remote {
         };
         let (line, mut inlets, driver) = websocket::open(io, layout).await;
         tasks.run("WebSocket connection", driver);
-        let outlet = |channel: u8| line.outlet(channel.into());
+        let outlet = |part: Part| line.outlet(part.channel().into());
         let first = match asked {
-            Asked { stdout: true, .. } => STDOUT,
-            Asked { stderr: true, .. } => STDERR,
-            _ => ERROR,
+            Asked { stdout: true, .. } => Part::Stdout,
+            Asked { stderr: true, .. } => Part::Stderr,
+            _ => Part::Error,
         };
-        line.mark(first.into()).await;
+        line.mark(first.channel().into()).await;
         Self {
             version,
-            stdin: inlets.remove(&STDIN),
-            stdout: asked.stdout.then(|| outlet(STDOUT)),
-            stderr: asked.stderr.then(|| outlet(STDERR)),
-            resize: inlets.remove(&RESIZE),
-            error: Some(outlet(ERROR)),
+            stdin: inlets.remove(&Part::Stdin.channel()),
+            stdout: asked.stdout.then(|| outlet(Part::Stdout)),
+            stderr: asked.stderr.then(|| outlet(Part::Stderr)),
+            resize: inlets.remove(&Part::Resize.channel()),
+            error: Some(outlet(Part::Error)),
             _idle: Vec::new(),
             line,
         }
@@ -215,16 +268,6 @@ impl Remote {
             line.abort();
         }
     }
-}
-
-/// The streams that a client opens for what it asked.
-fn wanted(asked: Asked, version: Version) -> Vec<&'static str> {
-    let mut wanted = vec!["error"];
-    wanted.extend(asked.stdin.then_some("stdin"));
-    wanted.extend(asked.stdout.then_some("stdout"));
-    wanted.extend(asked.stderr.then_some("stderr"));
-    wanted.extend((asked.tty && version.has_resize()).then_some("resize"));
-    wanted
 }
 
 /// Sizes of the client's terminal.
