@@ -60,11 +60,14 @@ impl Sandboxes {
             marked => marked?,
         }
         site.stopping.cancel();
+        // Impatient although containers may have long to end: here none has, since its grace ends now, whoever gave it.
         let containers = operation.step("containers");
-        operation.patiently();
         gate("stop_pod_sandbox", "containers", Edge::Before).await;
         if let Some(residents) = self.residents.get() {
-            containers.hold(residents.stop_all(id)).await?;
+            let ends = containers.hold(residents.stop_all(id));
+            operation
+                .waiting("the ends of its containers", ends)
+                .await?;
         }
         gate("stop_pod_sandbox", "containers", Edge::After).await;
         operation.step("wait for creations");

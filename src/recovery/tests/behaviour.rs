@@ -1,5 +1,6 @@
 //! What the lifecycles promise beside leaving nothing: who is shown when, one signal per stop, no lies about ends.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::poll;
@@ -119,6 +120,54 @@ fn a_process_that_outlives_sigkill_is_named_and_stays_running() {
         home.world.exit(id.as_str(), 9);
         until_ended(home, &id).await;
         assert_eq!(view(home, &id).ended.unwrap().code, 9);
+        assert_eq!(home.clear(house).await, [""; 0]);
+    });
+}
+
+/// What was ever called stuck while `work` ran.
+async fn stuck_during<T>(home: &Home, work: impl Future<Output = T>) -> BTreeSet<&'static str> {
+    let mut stuck = BTreeSet::new();
+    let look = async {
+        loop {
+            let rows = home.deps.live.snapshot();
+            let rows = rows.iter().filter(|row| row.is_stuck(home.world.now()));
+            stuck.extend(rows.map(|row| row.kind));
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        _done = work => {}
+        () = look => {}
+    }
+    stuck
+}
+
+#[test]
+fn a_pods_stop_is_stuck_where_a_container_holds_it_up_and_not_by_a_long_grace() {
+    in_a_house(async |house, home| {
+        let id = home.run_all().await;
+        home.world.behave(id.as_str(), Behaviour::IgnoresTerm);
+        let pod = home.pod_id().unwrap();
+        let graceful = stuck_during(home, async {
+            tokio::join!(home.containers.stop(id.as_str(), 3_600), async {
+                sleep(Duration::from_secs(600)).await;
+                home.sandboxes.stop(pod.as_str()).await
+            })
+        });
+        assert_eq!(graceful.await, BTreeSet::new());
+        assert_eq!(home.clear(house).await, [""; 0]);
+
+        let pod = home.run().await.unwrap();
+        let id = home.create().await.unwrap();
+        home.world
+            .fail_call("tasks.start", 0, Fault::Hangs(When::Before));
+        let held_up = stuck_during(home, async {
+            tokio::join!(home.containers.start(id.as_str()), async {
+                sleep(Duration::from_secs(1)).await;
+                home.sandboxes.stop(pod.as_str()).await
+            })
+        });
+        assert!(held_up.await.contains("StopPodSandbox"));
         assert_eq!(home.clear(house).await, [""; 0]);
     });
 }
