@@ -239,7 +239,7 @@ keys! {
     "logs.buffer_bytes", "bytes", Live, "Held for one container while the disk is slow.";
     "logs.max_bytes_per_second", "bytes", Live, "What one container may log a second, as it stands in the file with times and tags, both streams together; a burst of a second's worth passes. 0 is any number.";
     "logs.max_file_bytes", "bytes", Live, "Once a container's log file is so large, no more is written to it until it is rotated (ReopenContainerLog). Rather twice kubelet's containerLogMaxSize, which it looks at every 10 s; a file that is full before is never rotated. 0 is any size.";
-    "logs.over_quota", "drop | block", Live, "What becomes of output beyond either limit. drop: whole lines are thrown away, and a line in the log says how many. block: it is not read, and the container waits when it writes.";
+    "logs.over_quota", "drop | block", Live, "What becomes of output beyond either limit. drop: whole lines are thrown away, and a line in the log says how many; a container that floods faster than 64 MiB a second waits for the reading. block: it is not read, and the container waits when it writes.";
 
     "operations.ceiling", "duration", Live, "How long an operation runs on when nobody waits for it; then it is undone.";
     "operations.undo_deadline", "duration", Live, "Deadline of undoing one step.";

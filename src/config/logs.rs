@@ -6,6 +6,8 @@ use super::file;
 use super::rules::Rules;
 use super::settings::{LogQuota, Logs};
 
+/// The most content bytes that one record of a log may hold: the largest `logs.max_line_bytes`.
+pub const LONGEST_LINE: u32 = 1 << 20;
 /// The lowest rate: a line that is cut at its shortest limit passes within seconds.
 const LEAST_RATE: u64 = 1_024;
 /// The lowest size: some lines, whatever their length.
@@ -16,7 +18,12 @@ const KUBELET_ROTATES_AT: u64 = 10 * 1024 * 1024;
 impl Rules {
     pub(super) fn logs(&mut self, file: &file::Logs) -> Logs {
         Logs {
-            max_line_bytes: self.size("logs.max_line_bytes", file.max_line_bytes, 1_024, 1 << 20),
+            max_line_bytes: self.size(
+                "logs.max_line_bytes",
+                file.max_line_bytes,
+                1_024,
+                LONGEST_LINE,
+            ),
             buffer_bytes: self.size("logs.buffer_bytes", file.buffer_bytes, 65_536, 64 << 20),
             quota: LogQuota {
                 bytes_per_second: self.quota(

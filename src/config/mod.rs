@@ -24,6 +24,7 @@ mod units;
 mod values;
 
 pub use change::Change;
+pub use logs::LONGEST_LINE;
 pub use problem::{Problem, Problems};
 pub use render::{default_file, reference};
 pub use settings::{Handler, LogQuota, PullRule, RUNC_SHIM, Verifier};

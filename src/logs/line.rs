@@ -145,6 +145,9 @@ fn head(data: &[u8], count: usize) -> &[u8] {
 /// What stands before the stream of a record: the time.
 pub(super) const TIME_LENGTH: usize = "2024-01-31T12:00:00.123456789Z".len();
 
+/// What a record has beside its content; the streams' names are equally long.
+pub(super) const FRAME: usize = TIME_LENGTH + " stdout F \n".len();
+
 /// Writes records, remembering the second it wrote last.
 #[derive(Debug, Default)]
 pub(super) struct RecordWriter {

@@ -17,7 +17,7 @@ use super::fanout::Fanout;
 use super::governor::{Candidate, FILE_IS_FULL, Governor, Ruling};
 use super::line::{After, LineLimit, Piece, RecordWriter, Stream, Tag, next_piece};
 use super::stats::{Counters, Tally};
-use super::writer::LogWriter;
+use super::writer::{Left, LogWriter};
 use crate::model::{Classify, Clock, Kind, Result};
 use crate::sys::fifo::{NullSink, Pipe, ReadEnd, Teed};
 
@@ -154,11 +154,17 @@ impl Sink<'_> {
                 bench.record(stream, piece);
             }
             Ruling::Drop(cut) => {
-                let is_open = cut.is_open;
-                if is_open.unwrap_or_else(|| self.writer.ends_within_line(stream)) {
+                let left = match cut.is_open {
+                    Some(is_open) => Left {
+                        is_open,
+                        is_told_full: false,
+                    },
+                    None => self.writer.left(stream),
+                };
+                if left.is_open {
                     bench.say(stream, "");
                 }
-                if cut.is_full {
+                if cut.is_full && !left.is_told_full {
                     bench.say(stream, FILE_IS_FULL);
                 }
             }

@@ -4,17 +4,29 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
-use super::governor::LOOK_AGAIN;
-use super::line::{Stream, TIME_LENGTH};
+use super::governor::{FILE_IS_FULL, LOOK_AGAIN};
+use super::line::{FRAME, Stream, TIME_LENGTH};
 use super::stats::Dropped;
 use super::target::LogTarget;
+use crate::config::LONGEST_LINE;
 use crate::model::{Classify, Kind, Result};
 use crate::sys::append_file::open_beneath_blocking;
 
 /// How long records are dropped after an error before the file is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 /// How far back a torn record's beginning is looked for: the longest record that we write.
-const LONGEST_RECORD: u64 = 512 * 1024;
+const LONGEST_RECORD: u64 = LONGEST_LINE as u64 + FRAME as u64;
+/// How every line of ours begins, behind its stream.
+const OURS: &[u8] = b"F podwright: ";
+
+/// How a predecessor of ours left a stream in the file, as far as the end of the file tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// Its last record leaves its line open.
+    pub(super) is_open: bool,
+    /// [`FILE_IS_FULL`] is said, and nothing but lines of ours stands behind it.
+    pub(super) is_told_full: bool,
+}
 
 /// Appends whole records to the file that both streams of a container share. Used by one thread only.
 #[derive(Debug)]
@@ -97,17 +109,16 @@ impl LogWriter {
         }
     }
 
-    /// Whether the last record of `stream` in the file, which is not of ours, leaves its line open, as far as the end of
-    /// the file tells. A file that we made is open for writing only, and holds nobody else's.
-    pub(super) fn ends_within_line(&mut self, stream: Stream) -> bool {
+    /// How a predecessor left `stream`. A file that we made is open for writing only, and holds nobody else's.
+    pub(super) fn left(&mut self, stream: Stream) -> Left {
         let Some(file) = &mut self.file else {
-            return false;
+            return Left::default();
         };
         match read_end(file) {
-            Ok((_from, end)) => last_is_partial(&end, stream),
+            Ok((_from, end)) => left(&end, stream),
             Err(error) => {
                 tracing::debug!(%error, "end of a container log");
-                false
+                Left::default()
             }
         }
     }
@@ -273,22 +284,29 @@ fn read_end(file: &mut File) -> io::Result<(u64, Vec<u8>)> {
     Ok((from, end))
 }
 
-/// Whether the last record of `stream` in whole records is tagged P.
-fn last_is_partial(records: &[u8], stream: Stream) -> bool {
-    let mut records = records.rsplit(|byte| *byte == b'\n');
-    let tag = records.find_map(|record| {
+/// How `stream` stands at the end of whole records.
+fn left(records: &[u8], stream: Stream) -> Left {
+    let records = records.rsplit(|byte| *byte == b'\n');
+    let its = records.filter_map(|record| {
         record
             .get(TIME_LENGTH..)
             .and_then(|rest| rest.strip_prefix(stream.word()))
     });
-    tag.is_some_and(|tag| tag.starts_with(b"P "))
+    let last = its.clone().next();
+    let mut ours = its.take_while(|record| record.starts_with(OURS));
+    Left {
+        is_open: last.is_some_and(|record| record.starts_with(b"P ")),
+        is_told_full: ours.any(|record| record.ends_with(FILE_IS_FULL.as_bytes())),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
+    use super::super::line::{Piece, RecordWriter, Tag};
     use super::*;
+    use crate::model::Timestamp;
 
     fn target(dir: &Path) -> LogTarget {
         LogTarget::new(dir.to_str().unwrap(), "app/0.log").unwrap()
@@ -360,6 +378,42 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_record_is_found_again_whole_or_torn() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app/0.log");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut record = Vec::new();
+        let piece = Piece {
+            content: &vec![b'x'; usize::try_from(LONGEST_LINE).unwrap()],
+            tag: Tag::Partial,
+            consumed: 0,
+        };
+        RecordWriter::default().write(&mut record, Timestamp(42), Stream::Stderr, &piece);
+        assert_eq!(count_of(record.len()), LONGEST_RECORD);
+        let torn = &record[..record.len() - 1];
+
+        std::fs::write(&path, [&record, torn].concat()).unwrap();
+        let mut writer = LogWriter::open(target(dir.path())).unwrap();
+
+        assert_eq!(std::fs::read(&path).unwrap(), record);
+        assert!(writer.left(Stream::Stderr).is_open);
+    }
+
+    #[test]
+    fn the_file_tells_whether_a_stream_was_told_that_it_is_full() {
+        let time = "2024-01-31T12:00:00.000000042Z";
+        let full = format!("{time} stdout F {FILE_IS_FULL}\n");
+        let gap = format!("{time} stdout F podwright: 2 lines (9 bytes) dropped: over x\n");
+        let other = format!("{time} stderr F more\n");
+        let more = format!("{time} stdout F more\n");
+        let is_told = |parts: &[&str]| left(parts.concat().as_bytes(), Stream::Stdout).is_told_full;
+        assert!(is_told(&[&full, &gap, &other]));
+        assert!(!is_told(&[&full, &more, &gap]));
+        assert!(!is_told(&[&gap, &other]));
+        assert!(!left(full.as_bytes(), Stream::Stderr).is_told_full);
+    }
+
+    #[test]
     fn without_a_target_everything_is_taken() {
         let mut writer = LogWriter::open(LogTarget::discard()).unwrap();
         assert_eq!(writer.append(b"one\n"), Dropped::default());
@@ -399,7 +453,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = || {
             let mut writer = LogWriter::open(target(dir.path())).unwrap();
-            [Stream::Stdout, Stream::Stderr].map(|stream| writer.ends_within_line(stream))
+            [Stream::Stdout, Stream::Stderr].map(|stream| writer.left(stream).is_open)
         };
         assert_eq!(open(), [false, false]);
         let time = "2024-01-31T12:00:00.000000042Z";

@@ -256,6 +256,28 @@ async fn a_line_that_a_predecessor_began_is_ended_before_the_rest_is_dropped() {
     drop((out, err));
 }
 
+#[tokio::test]
+async fn a_file_is_said_to_be_full_once_however_often_we_start_anew() {
+    let bed = Bed::new();
+    bed.pumps.govern(size(10_000, OverQuota::Drop));
+    let out = bed.shim_end("stdout");
+    for life in 0..3_u64 {
+        let pump = bed.start().await;
+        let lines = life * 1_000..(life + 1) * 1_000;
+        write(&out, numbered(lines)).await.unwrap();
+        eventually("all taken", || pump.stats().records == 1_000).await;
+        drop(pump);
+        let gaps = |line: &String| line.contains(" dropped: over ");
+        let told = || bed.shown().iter().filter(|line| gaps(line)).count();
+        eventually("the gap", || u64::try_from(told()).unwrap() == life + 1).await;
+    }
+
+    let shown = bed.shown();
+    let full = format!("stdout F {}", governor::FILE_IS_FULL);
+    assert_eq!(shown.iter().filter(|line| **line == full).count(), 1);
+    assert_eq!(follow(&shown, 0).0, 3_000);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_starves_nobody_in_the_same_pod() {
     for over in [None, Some(OverQuota::Drop), Some(OverQuota::Block)] {
