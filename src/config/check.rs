@@ -35,6 +35,7 @@ pub(super) fn check(file: &file::File) -> Result<Config, Vec<Problem>> {
         streaming: rules.streaming(&file.streaming),
         nri: rules.nri(&file.nri),
         metrics: rules.metrics(&file.metrics),
+        tracing: rules.tracing(&file.tracing),
         stats: rules.stats(&file.stats),
         effective: serde_json::to_value(file).unwrap_or_default(),
     };

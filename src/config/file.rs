@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::units::Span;
-use super::values::{CgroupDriver, IpPreference, LogFormat, OverQuota, Policy, Unpacker};
+use super::values::{
+    CgroupDriver, IpPreference, LogFormat, OtlpProtocol, OverQuota, Policy, Unpacker,
+};
 
 /// Declares one table of the file: its fields and their defaults, once.
 macro_rules! table {
@@ -41,6 +43,7 @@ table! {
         streaming: Streaming = Streaming::default(),
         nri: Nri = Nri::default(),
         metrics: Metrics = Metrics::default(),
+        tracing: Tracing = Tracing::default(),
         stats: Stats = Stats::default(),
     }
 }
@@ -265,6 +268,14 @@ table! {
 table! {
     Metrics {
         address: String = String::new(),
+    }
+}
+
+table! {
+    Tracing {
+        endpoint: String = String::new(),
+        protocol: OtlpProtocol = OtlpProtocol::Http,
+        sampling_rate_per_million: u32 = 1_000_000,
     }
 }
 

@@ -110,6 +110,10 @@ pub const TABLES: &[(&str, &str)] = &[
         "metrics",
         "The endpoint that Prometheus scrapes: GET /metrics, in the OpenMetrics text format.",
     ),
+    (
+        "tracing",
+        "Traces for an OpenTelemetry collector. Variables of its specification (OTEL_*) go before these keys.",
+    ),
     ("stats", "What containers and pods use, as kubelet is told."),
 ];
 
@@ -266,6 +270,10 @@ keys! {
     "nri.default_validator.tolerate_missing_plugins_annotation", "string", Live, "An annotation that, set to true on a pod or container, lets it do without the required plugins. Empty is none.";
 
     "metrics.address", "IP:PORT | unix:/PATH", Restart, "Where it listens; empty is nowhere. It has no credentials: use the loopback, or a unix socket, which is for root only.";
+
+    "tracing.endpoint", "URL", Restart, "The collector, as http://HOST:PORT; empty is none. Over HTTP, /v1/traces is put behind it.";
+    "tracing.protocol", "http/protobuf | grpc", Restart, "How spans travel.";
+    "tracing.sampling_rate_per_million", "number", Restart, "How many of a million calls are traced that their caller does not trace. What the caller traces is always traced.";
 
     "stats.collect_period", "duration", Live, "How often processor, memory and the rest are read in the background. Whoever asks gets what is at most a second old anyway; rates are over the time since the last reading. 0s reads only for those who ask.";
     "stats.disk_period", "duration", Live, "The pause between two measurements of writable layers. It is longer where measuring takes long: nine times as long as that, up to a minute.";

@@ -20,6 +20,7 @@ pub mod settings;
 mod snapshot;
 mod stats;
 mod streaming;
+mod traces;
 mod units;
 mod values;
 
@@ -29,7 +30,9 @@ pub use problem::{Problem, Problems};
 pub use render::{default_file, reference};
 pub use settings::{Handler, LogQuota, PullRule, RUNC_SHIM, Verifier};
 pub use snapshot::Shared;
-pub use values::{CgroupDriver, IpPreference, LogFormat, OverQuota, Policy, Unpacker};
+pub use values::{
+    CgroupDriver, IpPreference, LogFormat, OtlpProtocol, OverQuota, Policy, Unpacker,
+};
 
 use crate::model::{Context as _, Error, Kind, Result};
 
@@ -69,6 +72,8 @@ pub struct Config {
     pub nri: settings::Nri,
     /// `[metrics]`.
     pub metrics: settings::Metrics,
+    /// `[tracing]`.
+    pub tracing: settings::Tracing,
     /// `[stats]`.
     pub stats: settings::Stats,
     effective: serde_json::Value,

@@ -6,7 +6,9 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{CgroupDriver, IpPreference, LogFormat, OverQuota, Policy, Unpacker};
+use super::values::{
+    CgroupDriver, IpPreference, LogFormat, OtlpProtocol, OverQuota, Policy, Unpacker,
+};
 
 /// `[server]`: our sockets, directories and limits.
 #[derive(Clone, Debug)]
@@ -335,6 +337,17 @@ pub enum MetricsAddress {
     Tcp(SocketAddr),
     /// A socket for root only.
     Unix(PathBuf),
+}
+
+/// `[tracing]`, which variables of the environment go before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// The collector's address; `None` is none.
+    pub endpoint: Option<String>,
+    /// How spans travel.
+    pub protocol: OtlpProtocol,
+    /// Of a million calls whose caller does not trace them, so many are traced.
+    pub sampling_rate_per_million: u32,
 }
 
 /// `[stats]`: how often what is used is looked at.

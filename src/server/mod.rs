@@ -3,6 +3,7 @@
 //! `run` tells the story; each other file is one part of it that knows nothing of the others.
 
 mod accept;
+mod collector;
 mod deadline;
 mod dirs;
 mod handlers;

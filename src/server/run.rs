@@ -16,6 +16,7 @@ use futures::FutureExt as _;
 use futures::future::FusedFuture;
 use tokio::sync::oneshot;
 
+use super::collector::Variables;
 use super::house::{House, node_name};
 use super::managed::Managed;
 use super::signals::{Signals, Word};
@@ -48,9 +49,8 @@ pub struct Origin {
 /// # Errors
 /// Whatever keeps it from starting, or ends it early.
 pub async fn run(config: Config, origin: Origin) -> Result<()> {
-    let traces = Settings::from_environment(|name| {
-        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-    })?;
+    let variables = Variables::gather(std::env::vars_os(), &config.tracing);
+    let traces = Settings::from_variables(|name| variables.get(name))?;
     let level = logging::install(&config.diagnostics)?;
     let mut signals = Signals::listen()?;
     tracing::info!(
@@ -66,7 +66,7 @@ pub async fn run(config: Config, origin: Origin) -> Result<()> {
         None => None,
     };
     let ground = tokio::select! {
-        ground = Ground::lay(&config) => ground?,
+        ground = Ground::lay(&config, variables.of_containerd()) => ground?,
         () = told_to_stop(&mut signals) => return Ok(()),
     };
     let limits = config.server.clone();
@@ -167,8 +167,8 @@ struct Ground {
 
 impl Ground {
     /// Directories and locks, the managed containerd, the socket, in this order: a second server is refused before it
-    /// touches anything of the first.
-    async fn lay(config: &Config) -> Result<Self> {
+    /// touches anything of the first. `of_containerd` says where a managed containerd sends its traces.
+    async fn lay(config: &Config, of_containerd: Variables) -> Result<Self> {
         let server = config.server.clone();
         let (state_lock, admission) = off_thread(move || {
             let lock = dirs::prepare_blocking(&server)?;
@@ -178,7 +178,7 @@ impl Ground {
         if let Some(gate) = std::env::var_os(GATE) {
             ops::gate::arm(&PathBuf::from(gate))?;
         }
-        let managed = start_managed(config).await?;
+        let managed = start_managed(config, of_containerd).await?;
         let (path, group) = (config.server.socket.clone(), admission.clone());
         let listening = off_thread(move || sockets::listen_blocking(&path, &group)).await?;
         Ok(Self {
@@ -190,11 +190,11 @@ impl Ground {
     }
 }
 
-async fn start_managed(config: &Config) -> Result<Option<Managed>> {
+async fn start_managed(config: &Config, traces: Variables) -> Result<Option<Managed>> {
     if !config.managed_containerd.enabled {
         return Ok(None);
     }
-    let start = Managed::ensure(&config.managed_containerd);
+    let start = Managed::ensure(&config.managed_containerd, traces);
     notify::while_starting("starting the managed containerd", start)
         .await
         .map(Some)

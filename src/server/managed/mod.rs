@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::collector::Variables;
 use crate::config::settings;
 use crate::model::{Classify as _, Context as _, Error, Kind, Pid, Result};
 use crate::sys::files;
@@ -37,28 +38,31 @@ const RECORD_CAP: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct Managed {
     settings: settings::Managed,
+    /// Where it sends its traces.
+    traces: Variables,
     process: PidFd,
     _root_lock: File,
 }
 
 impl Managed {
-    /// Finds the running instance or starts one, and waits until it answers.
+    /// Finds the running instance or starts one, which sends its traces as `traces` say, and waits until it answers.
     ///
     /// # Errors
     /// `FailedPrecondition` where another podwright holds the root, or the program is missing; `Unavailable` where
     /// containerd runs and does not answer in time.
-    pub(super) async fn ensure(settings: &settings::Managed) -> Result<Self> {
+    pub(super) async fn ensure(settings: &settings::Managed, traces: Variables) -> Result<Self> {
         let root_lock = {
             let settings = settings.clone();
             blocking(move || prepare_blocking(&settings)).await?
         };
         let (process, adopted) = match find(settings).await? {
             Some(process) => (process, true),
-            None => (start(settings).await?, false),
+            None => (start(settings, &traces).await?, false),
         };
         tracing::info!(pid = process.pid().0, adopted, socket = %socket(settings).display(), "managed containerd answers");
         Ok(Self {
             settings: settings.clone(),
+            traces,
             process,
             _root_lock: root_lock,
         })
@@ -91,7 +95,7 @@ impl Managed {
     async fn again(&mut self) -> Result<()> {
         self.process = match find(&self.settings).await? {
             Some(process) => process,
-            None => start(&self.settings).await?,
+            None => start(&self.settings, &self.traces).await?,
         };
         tracing::info!(
             pid = self.process.pid().0,
@@ -157,15 +161,15 @@ async fn find(settings: &settings::Managed) -> Result<Option<PidFd>> {
     Ok(Some(process))
 }
 
-async fn start(settings: &settings::Managed) -> Result<PidFd> {
+async fn start(settings: &settings::Managed, traces: &Variables) -> Result<PidFd> {
     let pid = {
-        let settings = settings.clone();
+        let (settings, traces) = (settings.clone(), traces.clone());
         blocking(move || {
             let config = settings.state.join("config.toml");
             let own_score = oom_score_adj_blocking(Pid(std::process::id()))?;
             let text = template::render(&settings, own_score);
             files::write_atomic_blocking(&config, text.as_bytes(), 0o600)?;
-            spawn_blocking(&settings, &config)
+            spawn_blocking(&settings, &config, &traces)
         })
         .await?
     };

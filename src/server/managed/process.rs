@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::super::collector::Variables;
 use crate::config::settings;
 use crate::model::{Classify as _, Error, Kind, Pid, Result};
 use crate::sys::program::PATH;
@@ -19,12 +20,16 @@ pub(super) const LOG: &str = "containerd.log";
 const LOG_MAX: u64 = 16 * 1024 * 1024;
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// Starts containerd in a session of its own, with a clean environment and its output in its own log. It is reaped by
+/// Starts containerd in a session of its own, with no environment but `traces` and its output in its own log. It is reaped by
 /// a thread, so that its end leaves no zombie.
 ///
 /// # Errors
 /// `FailedPrecondition` where the program is missing.
-pub(super) fn spawn_blocking(settings: &settings::Managed, config: &Path) -> Result<Pid> {
+pub(super) fn spawn_blocking(
+    settings: &settings::Managed,
+    config: &Path,
+    traces: &Variables,
+) -> Result<Pid> {
     let program = look_up_blocking(&settings.binary).ok_or_else(|| {
         Error::precondition(format!(
             "no program {} ({PATH}); install containerd, or set managed_containerd.binary",
@@ -40,6 +45,7 @@ pub(super) fn spawn_blocking(settings: &settings::Managed, config: &Path) -> Res
         .arg("--config")
         .arg(config)
         .env_clear()
+        .envs(traces.iter())
         .env("PATH", PATH)
         .current_dir("/")
         .stdin(Stdio::null())

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
+use crate::config::Config;
 
 /// Settings in a directory of their own. The stand-in is `script`, run by `sh` with `$STATE` set.
 fn settings(base: &Path, script: &str) -> settings::Managed {
@@ -22,6 +23,10 @@ fn settings(base: &Path, script: &str) -> settings::Managed {
         start_deadline: Duration::from_secs(10),
         stop_at_exit: false,
     }
+}
+
+async fn ensure(settings: &settings::Managed) -> Result<Managed> {
+    Managed::ensure(settings, Variables::default()).await
 }
 
 /// A script for a stand-in that listens: this test program, told to run [`stand_in`].
@@ -51,19 +56,19 @@ async fn the_instance_is_started_once_adopted_by_the_next_start_and_ended_on_req
     let base = tempfile::tempdir().unwrap();
     let settings = settings(base.path(), &listens());
 
-    let first = Managed::ensure(&settings).await.unwrap();
-    let beside = Managed::ensure(&settings).await.unwrap_err();
+    let first = ensure(&settings).await.unwrap();
+    let beside = ensure(&settings).await.unwrap_err();
     assert_eq!(beside.kind(), Kind::FailedPrecondition);
     let pid = first.process.pid();
     drop(first);
 
-    let second = Managed::ensure(&settings).await.unwrap();
+    let second = ensure(&settings).await.unwrap();
     assert_eq!(second.process.pid(), pid);
     drop(second);
 
     // The record is lost with a kill -9 of ours between the start and its writing: who answers is adopted.
     std::fs::remove_file(settings.state.join(RECORD)).unwrap();
-    let third = Managed::ensure(&settings).await.unwrap();
+    let third = ensure(&settings).await.unwrap();
     assert_eq!(third.process.pid(), pid);
     third.end().await.unwrap();
 }
@@ -72,7 +77,7 @@ async fn the_instance_is_started_once_adopted_by_the_next_start_and_ended_on_req
 async fn an_instance_that_ends_is_started_again() {
     let base = tempfile::tempdir().unwrap();
     let settings = settings(base.path(), &listens());
-    let managed = Managed::ensure(&settings).await.unwrap();
+    let managed = ensure(&settings).await.unwrap();
     let first = managed.process.pid();
     managed
         .process
@@ -102,10 +107,32 @@ async fn an_instance_that_dies_at_once_is_told_with_its_log() {
     let base = tempfile::tempdir().unwrap();
     let settings = settings(base.path(), "echo broken >&2; exit 3");
 
-    let error = Managed::ensure(&settings).await.unwrap_err();
+    let error = ensure(&settings).await.unwrap_err();
 
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.chain().contains("containerd.log"), "{error}");
+}
+
+#[tokio::test]
+async fn it_is_told_where_traces_go_and_has_a_name_of_its_own() {
+    let base = tempfile::tempdir().unwrap();
+    let settings = settings(base.path(), "env > $STATE/environment; exit 3");
+    let ours = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector"),
+        ("OTEL_SERVICE_NAME", "node"),
+        ("SECRET", "ours"),
+    ];
+    let ours = ours.iter().map(|(name, value)| (name.into(), value.into()));
+    let traces = Variables::gather(ours, &Config::default().tracing);
+
+    let ended = Managed::ensure(&settings, traces.of_containerd()).await;
+
+    ended.unwrap_err();
+    let given = std::fs::read_to_string(settings.state.join("environment")).unwrap();
+    let given: Vec<&str> = given.lines().collect();
+    assert!(given.contains(&"OTEL_EXPORTER_OTLP_ENDPOINT=http://collector"));
+    assert!(given.contains(&"OTEL_SERVICE_NAME=containerd"), "{given:?}");
+    assert!(given.iter().all(|line| !line.contains("ours")), "{given:?}");
 }
 
 #[tokio::test]
@@ -114,8 +141,8 @@ async fn one_that_runs_without_answering_is_neither_killed_nor_doubled() {
     let mut settings = settings(base.path(), "exec sleep 600");
     settings.start_deadline = Duration::from_millis(300);
 
-    let first = Managed::ensure(&settings).await.unwrap_err();
-    let again = Managed::ensure(&settings).await.unwrap_err();
+    let first = ensure(&settings).await.unwrap_err();
+    let again = ensure(&settings).await.unwrap_err();
 
     assert_eq!(
         (first.kind(), again.kind()),

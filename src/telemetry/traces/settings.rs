@@ -1,4 +1,4 @@
-//! What the environment says about traces: the variables of the OpenTelemetry specification, as containerd reads them.
+//! What is said about traces in variables of the OpenTelemetry specification, as containerd reads them.
 
 use std::path::PathBuf;
 
@@ -57,12 +57,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the environment through `get`, which answers `None` for what is not set. `None` where no traces are wanted:
+    /// Reads the variables through `get`, which answers `None` for what is not set. `None` where no traces are wanted:
     /// without an endpoint there are none.
     ///
     /// # Errors
     /// `InvalidArgument` for a value that makes no sense, naming the variable.
-    pub fn from_environment(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
+    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         // An empty value counts as none (OpenTelemetry: Environment Variable Specification).
         let get = |name: &str| {
             let value = get(name)?.trim().to_owned();
@@ -193,7 +193,7 @@ mod tests {
     use crate::model::Kind;
 
     fn read(variables: &[(&str, &str)]) -> Result<Option<Settings>> {
-        Settings::from_environment(|name| {
+        Settings::from_variables(|name| {
             let mut all = variables.iter();
             let (_, value) = all.find(|(key, _)| *key == name)?;
             Some((*value).to_owned())

@@ -243,7 +243,7 @@ fn a_name_that_a_client_made_up_is_not_repeated() {
 async fn a_collector_that_is_not_there_keeps_nobody_from_starting_or_ending() {
     drop(rustls::crypto::ring::default_provider().install_default());
     for protocol in ["grpc", "http/protobuf"] {
-        let settings = Settings::from_environment(|name| match name {
+        let settings = Settings::from_variables(|name| match name {
             "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("http://127.0.0.1:9".into()),
             "OTEL_EXPORTER_OTLP_PROTOCOL" => Some(protocol.into()),
             _ => None,

@@ -3,6 +3,7 @@
 mod collector;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -17,7 +18,7 @@ use super::images::{pull, remove};
 use crate::case::{Case, Outcome};
 use crate::ensure;
 use crate::images::BUSYBOX;
-use crate::node::{Node, registry};
+use crate::node::{Node, layout, registry};
 use crate::pods::{fails, pod, sleeper};
 use collector::{Collected, text};
 
@@ -234,13 +235,12 @@ async fn over_grpc(node: &Node) -> Outcome {
     let collected = Collected::default();
     let listener = TcpListener::bind(COLLECTOR).await?;
     let collecting = collector::over_grpc(listener, collected.clone());
+    let settings = layout::podwright_config(&node.home);
+    let before = fs::read(&settings)?;
     let calling = async {
-        let environment = [
-            (ENDPOINT, URL),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-            ("OTEL_SERVICE_NAME", "node-runtime"),
-        ];
-        restart(node, &environment).await?;
+        let tracing = format!("[tracing]\nendpoint = {URL:?}\nprotocol = \"grpc\"");
+        node.configure(&tracing).await?;
+        restart(node, &[("OTEL_SERVICE_NAME", "node-runtime")]).await?;
         let nothing = traced(cri::RunPodSandboxRequest::default());
         let refused = node.cri.runtime.clone().run_pod_sandbox(nothing).await;
         let why = fails(
@@ -270,6 +270,7 @@ async fn over_grpc(node: &Node) -> Outcome {
         ended = collecting => ended?,
         called = calling => called?,
     }
+    fs::write(&settings, before)?;
     node.podwright.start().await?;
     node.until_ready().await
 }
