@@ -2,16 +2,14 @@
 //! again only where a file has changed. Nobody waits for another's reading.
 
 use std::collections::BTreeMap;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::model::{Classify, Clock, Context, Error, Kind, Result, Timestamp};
+use crate::model::{Classify, Clock, Context, Error, Kind, Result};
 use crate::sys;
+use crate::sys::fingerprint::Fingerprint;
 
 /// Files of one directory that are read; more are reported.
 const MAX_FILES: usize = 1_000;
@@ -19,8 +17,6 @@ const MAX_FILES: usize = 1_000;
 const MAX_FILE_BYTES: u64 = 4 << 20;
 /// All files of all directories together.
 const MAX_ALL_BYTES: u64 = 64 << 20;
-/// A file that changed later than this before it was read may change again within one tick of its time stamp.
-const SETTLED: Duration = Duration::from_secs(2);
 
 /// A file that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,36 +47,8 @@ pub(super) struct Reading<T> {
     pub(super) broken: Vec<BrokenFile>,
 }
 
-/// What tells one content of a file from another without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Print {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: Timestamp,
-    changed: Timestamp,
-}
-
-impl Print {
-    fn of(metadata: &Metadata) -> Self {
-        let time =
-            |seconds, nanos| Timestamp::from_parts(seconds, i32::try_from(nanos).unwrap_or(0));
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: time(metadata.mtime(), metadata.mtime_nsec()),
-            changed: time(metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    fn is_settled(&self, now: Timestamp) -> bool {
-        now.since(self.modified.max(self.changed)) > SETTLED
-    }
-}
-
 /// What was read before, by path.
-type Kept<T> = BTreeMap<PathBuf, (Print, Arc<T>)>;
+type Kept<T> = BTreeMap<PathBuf, (Fingerprint, Arc<T>)>;
 
 /// The files of some directories, and what is remembered of them.
 #[derive(Debug)]
@@ -200,8 +168,8 @@ impl<T> Files<T> {
         if !metadata.is_file() {
             return Ok(None);
         }
-        let print = Print::of(&metadata);
-        *bytes_left = bytes_left.checked_sub(print.size).ok_or_else(|| {
+        let print = Fingerprint::of(&metadata);
+        *bytes_left = bytes_left.checked_sub(print.size()).ok_or_else(|| {
             Error::exhausted(format!(
                 "not read: all files together exceed {MAX_ALL_BYTES} bytes"
             ))
@@ -244,6 +212,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::model::Timestamp;
     use crate::model::clock::SystemClock;
 
     static PARSED: AtomicUsize = AtomicUsize::new(0);

@@ -1,8 +1,6 @@
 //! The configuration re-read while the server runs, as a transaction: everything that it names is read and checked
 //! first, then all of it takes effect, or nothing does.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +16,7 @@ use crate::admin::Configuration;
 use crate::config::{self, Change, Config, Shared};
 use crate::model::{Clock, Result, Timestamp};
 use crate::sys;
+use crate::sys::fingerprint::Fingerprint;
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -109,11 +108,11 @@ impl Reloading {
     /// Reloads whenever the file has changed and then stays the same for a moment, as long as the configuration wants it.
     pub(super) async fn watch(self) {
         let path = self.path();
-        let mut known = Print::of(&path).await;
+        let mut known = print(&path).await;
         let mut before = known;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let now = Print::of(&path).await;
+            let now = print(&path).await;
             let is_settled = std::mem::replace(&mut before, now) == now;
             if now == known || !is_settled {
                 continue;
@@ -177,23 +176,10 @@ fn tell(changes: &[Change]) {
     tracing::info!(done, waiting, "configuration reloaded");
 }
 
-/// What tells one version of a file from another; also where a link leads elsewhere now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Print(Option<(u64, u64, u64, i64, i64)>);
-
-impl Print {
-    async fn of(path: &Path) -> Self {
-        let path = path.to_owned();
-        let look = move || {
-            Ok(fs::metadata(path).ok().map(|found| {
-                let (s, ns) = (found.mtime(), found.mtime_nsec());
-                (found.dev(), found.ino(), found.size(), s, ns)
-            }))
-        };
-        Self(
-            sys::off_thread("look at the configuration's file", look)
-                .await
-                .unwrap_or(None),
-        )
-    }
+/// What the file is; `None` where it is not there.
+async fn print(path: &Path) -> Option<Fingerprint> {
+    let path = path.to_owned();
+    let look = move || Ok(Fingerprint::of_path_blocking(&path));
+    let looked = sys::off_thread("look at the configuration's file", look).await;
+    looked.unwrap_or(None)
 }

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,9 +21,13 @@ use tokio_rustls::server::TlsStream;
 use crate::config::settings::StreamingTls;
 use crate::model::{Error, Result};
 use crate::sys;
+use crate::sys::fingerprint::Fingerprint;
 
 /// How often the files are looked at, when somebody connects.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What the files are; `None` for one that is not there.
+type Prints = Vec<Option<Fingerprint>>;
 
 /// Accepts TLS connections with the newest certificate. Whoever renews it replaces its files; connections that are open
 /// keep what they began with.
@@ -32,20 +35,17 @@ pub(super) struct Acceptor {
     settings: StreamingTls,
     current: ArcSwap<ServerConfig>,
     /// When the files were last looked at, and what they were.
-    seen: Mutex<(Instant, Vec<Stamp>)>,
+    seen: Mutex<(Instant, Prints)>,
 }
-
-/// What changes when a file is replaced.
-type Stamp = Option<(u64, i64, i64)>;
 
 impl Acceptor {
     /// # Errors
     /// `InvalidArgument` where certificate, key or CA cannot be used.
     pub(super) fn new_blocking(settings: &StreamingTls) -> Result<Self> {
-        let stamps = stamps_blocking(settings);
+        let prints = prints_blocking(settings);
         Ok(Self {
             current: ArcSwap::from_pointee(configure_blocking(settings)?),
-            seen: Mutex::new((Instant::now(), stamps)),
+            seen: Mutex::new((Instant::now(), prints)),
             settings: settings.clone(),
         })
     }
@@ -84,31 +84,28 @@ impl Acceptor {
 
     /// Takes new files into use.
     fn look_blocking(&self) -> Result<()> {
-        let stamps = stamps_blocking(&self.settings);
-        let is_same = |seen: &(Instant, Vec<Stamp>)| seen.1 == stamps;
+        let prints = prints_blocking(&self.settings);
+        let is_same = |seen: &(Instant, Prints)| seen.1 == prints;
         if is_same(&self.seen.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(());
         }
         // Half a renewal (a certificate without its key yet) is an error, and is looked at again.
         self.current
             .store(Arc::new(configure_blocking(&self.settings)?));
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).1 = stamps;
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).1 = prints;
         tracing::info!("streaming: a new certificate is in use");
         Ok(())
     }
 }
 
-fn stamps_blocking(settings: &StreamingTls) -> Vec<Stamp> {
+fn prints_blocking(settings: &StreamingTls) -> Prints {
     let files = settings
         .files
         .iter()
         .flat_map(|files| [&files.certificate, &files.key]);
     files
         .chain(&settings.client_ca)
-        .map(|path| {
-            let meta = std::fs::metadata(path).ok()?;
-            Some((meta.ino(), meta.mtime(), meta.mtime_nsec()))
-        })
+        .map(|path| Fingerprint::of_path_blocking(path))
         .collect()
 }
 

@@ -12,6 +12,7 @@ pub mod devices;
 pub mod errno;
 pub mod fifo;
 pub mod files;
+pub mod fingerprint;
 pub mod host_facts;
 pub mod image_tree;
 pub mod layer_tree;
