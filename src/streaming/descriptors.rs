@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::{Error, Result};
-use crate::sys::descriptors;
+use crate::sys::open_files;
 
 /// How long a count is good for; counting takes as long as there are descriptors.
 const FRESH: Duration = Duration::from_millis(200);
@@ -20,7 +20,7 @@ impl Descriptors {
     /// # Errors
     /// `ResourceExhausted` where most of what may be open is.
     pub(super) fn check(&self) -> Result<()> {
-        check(self.open()?, descriptors::limit()?)
+        check(self.open()?, open_files::own_limit()?)
     }
 
     fn open(&self) -> Result<u64> {
@@ -30,7 +30,7 @@ impl Descriptors {
         {
             return Ok(open);
         }
-        let open = descriptors::open_blocking()?;
+        let open = open_files::own_blocking()?;
         *last = Some((Instant::now(), open));
         Ok(open)
     }

@@ -7,7 +7,6 @@ pub mod apparmor;
 pub mod append_file;
 pub mod cgroup;
 mod copy;
-pub mod descriptors;
 pub mod devices;
 pub mod errno;
 pub mod fifo;

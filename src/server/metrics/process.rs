@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::Result;
-use crate::sys::descriptors;
+use crate::sys::open_files;
 use crate::sys::own_usage::OwnUsage;
 use crate::telemetry::{Page, Series};
 
@@ -31,7 +31,7 @@ pub(super) fn write_blocking(page: &mut Page, uptime: Duration) {
             [Series::plain(usage.threads)],
         );
     }
-    let counts = descriptors::open_blocking().and_then(|open| Ok((open, descriptors::limit()?)));
+    let counts = open_files::own_blocking().and_then(|open| Ok((open, open_files::own_limit()?)));
     if let Some((open, limit)) = told(counts) {
         page.gauge(
             "process_descriptors",
