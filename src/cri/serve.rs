@@ -11,10 +11,11 @@ use tracing::field::Empty;
 
 use crate::index::PodView;
 use crate::model::{Error, Kind, PodIdentity, Result};
+use crate::telemetry::codes;
 use crate::telemetry::traces::Place;
 use crate::wire::Message;
 
-use super::{Service, status};
+use super::Service;
 
 /// A handler's answer.
 pub(super) type Answer<T> = Result<Response<T>, Status>;
@@ -124,7 +125,7 @@ impl Service {
                 Err(error) => tracing::warn!(elapsed_ms, kind = ?error.kind(), %error, "failed"),
             }
             let answer = result.map(Response::new).map_err(Status::from);
-            call.end(status::code_name(
+            call.end(codes::label(
                 answer.as_ref().map_or_else(Status::code, |_reply| Code::Ok),
             ));
             answer

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::time::Instant;
+use tonic::Code;
 
-use super::{Page, Series, Source, Timings};
+use super::{Page, Series, Source, Timings, codes};
 
 /// The outcome of a call whose caller left.
-const LEFT: &str = "Cancelled";
+const LEFT: &str = codes::label(Code::Cancelled);
 
 /// All calls since the start. Cloning gives another handle.
 #[derive(Clone, Debug, Default)]

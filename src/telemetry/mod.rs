@@ -12,6 +12,7 @@
 //! page takes only so many series.
 
 mod calls;
+pub mod codes;
 mod page;
 mod text;
 mod timings;

@@ -11,6 +11,7 @@ use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Response};
 use tonic::{Code, Status};
 
+use super::super::codes;
 use super::place::{Place, Span};
 
 /// Longest name of a service or method.
@@ -72,7 +73,7 @@ impl Rpc {
         let Some(span) = self.0.take() else {
             return;
         };
-        span.note("rpc.response.status_code", code_name(status.code()));
+        span.note("rpc.response.status_code", codes::spelling(status.code()));
         let number = u64::try_from(i32::from(status.code())).unwrap_or_default();
         span.count("rpc.grpc.status_code", number);
         if is_failure(status.code()) {
@@ -107,29 +108,6 @@ fn name(path: &str) -> Cow<'static, str> {
 /// the call.
 fn is_failure(code: Code) -> bool {
     !matches!(code, Code::Ok | Code::NotFound | Code::Cancelled)
-}
-
-/// A code as the specification of gRPC spells it.
-const fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 /// The body of a reply, at whose end the call's status stands.
