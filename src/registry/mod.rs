@@ -70,6 +70,9 @@ use turns::Turns;
 
 use crate::model::{Error, Reference, Result, Timestamp};
 
+/// Bytes a second of one connection beside which another brings nothing more: 100 MiB.
+pub const ENOUGH_RATE: u64 = 100 << 20;
+
 /// How registries are spoken to.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -121,7 +124,7 @@ impl Default for Settings {
             retry_wait: Duration::from_secs(60),
             max_downloads: 16,
             range_size: 4 << 20,
-            enough_rate: Some(100 << 20),
+            enough_rate: Some(ENOUGH_RATE),
             range_memory: 12 << 20,
         }
     }

@@ -13,16 +13,18 @@ use super::BringLayer;
 use crate::image::facts::Layer;
 use crate::image::progress::Progress;
 use crate::model::Result;
+use crate::registry::ENOUGH_RATE;
 
 /// A layer smaller than this is over before anybody could tell how fast it comes.
 const LARGE: u64 = 32 << 20;
 /// How often the bytes that have come are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOKS_A_SECOND: u64 = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(1_000 / LOOKS_A_SECOND);
 /// The same until the first come, and how often at most.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 const FIRST_LOOKS: u32 = 20;
-/// Bytes between two looks below which another connection may bring more: 100 MiB a second.
-const FAST: u64 = 5 << 20;
+/// Bytes between two looks below which another connection may bring more.
+const FAST: u64 = ENOUGH_RATE / LOOKS_A_SECOND;
 
 /// The work of bringing one layer.
 pub(super) type Job<'a> = BoxFuture<'a, Result<()>>;
