@@ -46,7 +46,7 @@ pub(super) fn of_rootfs(mounts: &mut [RootfsMount], spec: &str) {
     };
     // A bind mount has its source's superblock, and with it the labels there.
     for mount in mounts.iter_mut().filter(|mount| mount.kind != "bind") {
-        mount.options.push(format!("context=\"{label}\""));
+        mount.options.push(sys::selinux::context_option(&label));
     }
 }
 

@@ -117,7 +117,7 @@ pub(super) async fn mount_shm(
         let (uid, gid) = (mapping.uid.host_id, mapping.gid.host_id);
         format!(",uid={uid},gid={gid}")
     });
-    let context = label.map(|label| format!(",context=\"{label}\""));
+    let context = label.map(|label| format!(",{}", sys::selinux::context_option(&label)));
     let data = [
         SHM_DATA,
         &owner.unwrap_or_default(),

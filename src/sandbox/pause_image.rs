@@ -93,7 +93,7 @@ impl Making<'_> {
         self.steps.lock().await.snapshotter = Some(self.snapshotter());
         let mut rootfs = self.step(Step::Snapshot, self.prepare(image)).await?;
         let user = image_user(image, &rootfs).await?;
-        let context = labels.map(|labels| format!("context=\"{}\"", labels.mount));
+        let context = labels.map(|labels| sys::selinux::context_option(&labels.mount));
         // A bind mount has its source's superblock, and with it the labels there.
         for mount in rootfs.iter_mut().filter(|mount| mount.kind != "bind") {
             mount.options.extend(context.clone());

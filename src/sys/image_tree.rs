@@ -18,7 +18,7 @@ use nix::mount::MsFlags;
 use super::errno::SysContext as _;
 use super::openat2::Root;
 use super::rootfs::Layers;
-use super::{mounts, userns};
+use super::{mounts, selinux, userns};
 use crate::model::security::IdMapping;
 use crate::model::{Context as _, Error, Result};
 
@@ -152,7 +152,7 @@ fn composed(layers: &[PathBuf], users: Option<&File>, label: Option<&str>) -> Re
 
 /// The options of an overlay of the directories `layers`, newest first, whose files all have `label`.
 fn overlay_options(layers: &[String], label: Option<&str>) -> String {
-    let context = label.map(|label| format!(",context=\"{label}\""));
+    let context = label.map(|label| format!(",{}", selinux::context_option(label)));
     format!(
         "lowerdir={}{}",
         layers.join(":"),

@@ -53,6 +53,11 @@ pub fn contexts_blocking() -> Option<SelinuxContexts> {
     SelinuxContexts::parse(&text?)
 }
 
+/// The mount option that gives every file of a file system `label`.
+pub fn context_option(label: &str) -> String {
+    format!("context=\"{label}\"")
+}
+
 /// Labels one of our own files; one on a file system that keeps no labels stays as it is.
 ///
 /// # Errors
