@@ -19,8 +19,8 @@ use crate::model::host_facts::DeviceKind;
 use crate::model::{Classify, Context, Error, Kind, Result};
 use crate::{spec, sys};
 
-/// Longest file.
-const MAX_BYTES: u64 = 1 << 20;
+use super::classes;
+
 /// Nodes that the patterns of one class may mean.
 const MAX_NODES: usize = 4_096;
 
@@ -113,13 +113,7 @@ pub(super) struct Part {
 /// # Errors
 /// `FailedPrecondition` where it cannot be read; `InvalidArgument` saying what is wrong with it.
 pub(super) fn read_blocking(path: &Path) -> Result<BlockIoClasses> {
-    let what = || format!("block I/O classes in {}", path.display());
-    let real = path
-        .canonicalize()
-        .classify(Kind::FailedPrecondition, what)?;
-    let bytes = sys::files::read_capped_blocking(&real, MAX_BYTES).context(what)?;
-    let text = String::from_utf8(bytes).classify(Kind::InvalidArgument, what)?;
-    parse(&text).context(what)
+    classes::read_blocking("block I/O classes", path, parse)
 }
 
 fn parse(text: &str) -> Result<BlockIoClasses> {

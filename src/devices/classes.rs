@@ -1,17 +1,19 @@
 //! What the classes of service mean that containers name: block I/O by a file of the operator, cache and memory bandwidth
 //! by another one and by the groups that the kernel's resctrl has.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::config::settings::Containers;
 use crate::model::classes::{AskedClasses, Classes};
-use crate::model::{Error, Result};
-use crate::sys::mounts;
+use crate::model::{Classify as _, Context as _, Error, Kind, Result};
+use crate::sys::{self, mounts};
 
 use super::blockio;
 use super::rdt::Resctrl;
 
+/// Longest file of classes.
+const MAX_BYTES: u64 = 1 << 20;
 /// Where the kernel shows its groups, once somebody mounted it.
 const RESCTRL: &str = "/sys/fs/resctrl";
 /// The list of groups that we made; a reboot takes it away with them.
@@ -26,6 +28,20 @@ pub struct ClassesSurvey {
     pub rdt_file: Option<std::result::Result<Vec<String>, String>>,
     /// Names of resctrl's groups; `None` where it is not mounted.
     pub rdt: Option<Vec<String>>,
+}
+
+/// Reads a file of classes of the kind that `what` names.
+///
+/// # Errors
+/// `FailedPrecondition` where it cannot be read; `InvalidArgument` saying what is wrong with it.
+pub(super) fn read_blocking<T>(what: &str, path: &Path, parse: fn(&str) -> Result<T>) -> Result<T> {
+    let what = || format!("{what} in {}", path.display());
+    let real = path
+        .canonicalize()
+        .classify(Kind::FailedPrecondition, what)?;
+    let bytes = sys::files::read_capped_blocking(&real, MAX_BYTES).context(what)?;
+    let text = String::from_utf8(bytes).classify(Kind::InvalidArgument, what)?;
+    parse(&text).context(what)
 }
 
 /// Where resctrl is, and how it is mounted.

@@ -16,11 +16,9 @@ use groups::Outcome;
 use host::Processor;
 
 use crate::model::classes::Asker;
-use crate::model::{Classify, Context, Error, Kind, Result};
-use crate::sys;
+use crate::model::{Context, Error, Result};
 
-/// Longest file.
-const MAX_BYTES: u64 = 1 << 20;
+use super::classes;
 
 /// Where the kernel's groups are and which of them we made.
 #[derive(Clone, Debug)]
@@ -160,11 +158,5 @@ impl Applied {
 /// # Errors
 /// `FailedPrecondition` where it cannot be read; `InvalidArgument` saying what is wrong with it.
 pub(super) fn read_blocking(path: &Path) -> Result<Definition> {
-    let what = || format!("cache classes in {}", path.display());
-    let real = path
-        .canonicalize()
-        .classify(Kind::FailedPrecondition, what)?;
-    let bytes = sys::files::read_capped_blocking(&real, MAX_BYTES).context(what)?;
-    let text = String::from_utf8(bytes).classify(Kind::InvalidArgument, what)?;
-    parse(&text).context(what)
+    classes::read_blocking("cache classes", path, parse)
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::groups::read_made_blocking;
 use super::*;
+use crate::model::Kind;
 use crate::model::classes::Asker;
 
 /// A processor with two L3 caches of 20 bits and limits on bandwidth, as the kernel shows it.
