@@ -7,5 +7,5 @@
 pub fn run(name: &str, data: &[u8]) {
     let target = podwright::fuzzing::TARGETS.iter().find(|(known, _)| *known == name);
     let (_, target) = target.unwrap_or_else(|| panic!("no target {name}"));
-    target(data);
+    target.take(data);
 }

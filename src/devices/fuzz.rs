@@ -3,17 +3,12 @@
 use super::{HookFacts, cdi, hooks};
 
 /// A specification is read or refused, and never slow.
-pub(crate) fn cdi_file(data: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(data) {
-        drop(cdi::file::parse(text));
-    }
+pub(crate) fn cdi_file(text: &str) {
+    drop(cdi::file::parse(text));
 }
 
 /// A hook file is read or refused; its patterns, which are the file's own, can be put to any container.
-pub(crate) fn hook_file(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else {
-        return;
-    };
+pub(crate) fn hook_file(text: &str) {
     let Ok(file) = hooks::file::parse(text) else {
         return;
     };

@@ -4,10 +4,8 @@ use super::version::CniVersion;
 use super::{conflist, result};
 
 /// A list of plugins is read or refused.
-pub(crate) fn list(data: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(data) {
-        drop(conflist::parse(text));
-    }
+pub(crate) fn list(text: &str) {
+    drop(conflist::parse(text));
 }
 
 /// A result is read or refused; what was read is kept as it came, and reads the same from the cache.

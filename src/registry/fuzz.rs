@@ -3,10 +3,7 @@
 use super::{challenge, hosts};
 
 /// The lines of `WWW-Authenticate` headers: read within their limits or refused.
-pub(crate) fn challenge(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else {
-        return;
-    };
+pub(crate) fn challenge(text: &str) {
     for found in challenge::parse(text.split('\n')).unwrap_or_default() {
         assert!(!found.scheme.is_empty());
         assert_eq!(found.scheme, found.scheme.to_ascii_lowercase());
@@ -14,8 +11,6 @@ pub(crate) fn challenge(data: &[u8]) {
 }
 
 /// A file is read or refused.
-pub(crate) fn hosts_toml(data: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(data) {
-        drop(hosts::toml_file::parse(text));
-    }
+pub(crate) fn hosts_toml(text: &str) {
+    drop(hosts::toml_file::parse(text));
 }

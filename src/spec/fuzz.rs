@@ -7,10 +7,7 @@ use super::{seccomp_file, user};
 
 /// Three texts with NUL between them: the image's `user`, passwd, group. A number stays the number that it is,
 /// whatever the files say of it (CVE-2026-46680), and nobody gets an id out of range.
-pub(crate) fn accounts(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else {
-        return;
-    };
+pub(crate) fn accounts(text: &str) {
     let mut parts = text.splitn(3, '\0');
     let mut next = || parts.next().unwrap_or_default();
     let (asked, passwd, group) = (next(), next(), next());
@@ -34,8 +31,6 @@ pub(crate) fn accounts(data: &[u8]) {
 }
 
 /// A profile of the node is read or refused.
-pub(crate) fn seccomp_profile(data: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(data) {
-        drop(seccomp_file::parse("/fuzz.json", text));
-    }
+pub(crate) fn seccomp_profile(text: &str) {
+    drop(seccomp_file::parse("/fuzz.json", text));
 }
