@@ -27,6 +27,7 @@ pub mod own_usage;
 pub mod pressure;
 pub mod process;
 pub mod program;
+pub mod project_quota;
 pub mod readiness;
 pub mod rootfs;
 pub mod selinux;

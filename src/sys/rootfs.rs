@@ -15,6 +15,26 @@ use crate::model::{Error, Result};
 use super::errno::SysContext as _;
 use super::openat2::Root;
 
+/// The value of the option that begins with `name`.
+fn value_of<'a>(options: &'a [String], name: &str) -> Option<&'a str> {
+    options.iter().find_map(|option| option.strip_prefix(name))
+}
+
+/// The directories that take what is written to a root file system, as snapshotters describe its mount: of `overlay` the
+/// upper directory and the one that it works in, of `bind` the only one. Empty where nothing is written, and for every
+/// other kind.
+pub fn written_dirs(kind: &str, source: &str, options: &[String]) -> Vec<PathBuf> {
+    match kind {
+        "bind" if !options.iter().any(|option| option == "ro") => vec![source.into()],
+        "overlay" => ["upperdir=", "workdir="]
+            .iter()
+            .filter_map(|name| value_of(options, name))
+            .map(PathBuf::from)
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// The directories that make up a root file system, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layers(Vec<PathBuf>);
@@ -26,8 +46,7 @@ impl Layers {
         match kind {
             "bind" => Some(Self(vec![source.into()])),
             "overlay" => {
-                let option =
-                    |name: &str| options.iter().find_map(|option| option.strip_prefix(name));
+                let option = |name: &str| value_of(options, name);
                 let upper = option("upperdir=").map(PathBuf::from);
                 let lower = option("lowerdir=")
                     .into_iter()
@@ -223,6 +242,34 @@ mod tests {
         found
             .as_deref()
             .map(|bytes| std::str::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn a_mount_tells_where_its_writes_go() {
+        let options = |words: &[&str]| {
+            words
+                .iter()
+                .map(|&word| word.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let overlay = options(&[
+            "index=off",
+            "workdir=/s/2/work",
+            "upperdir=/s/2/fs",
+            "lowerdir=/s/1/fs",
+        ]);
+
+        let dirs = written_dirs("overlay", "overlay", &overlay);
+        assert_eq!(dirs, [Path::new("/s/2/fs"), Path::new("/s/2/work")]);
+        let dirs = written_dirs("bind", "/s/3/fs", &options(&["rw", "rbind"]));
+        assert_eq!(dirs, [Path::new("/s/3/fs")]);
+        for (kind, words) in [
+            ("bind", options(&["ro", "rbind"])),
+            ("overlay", options(&["lowerdir=/s/1/fs:/s/2/fs"])),
+            ("fuse3.fuse-overlayfs", overlay),
+        ] {
+            assert_eq!(written_dirs(kind, "/s/3/fs", &words), Vec::<PathBuf>::new());
+        }
     }
 
     #[test]
