@@ -225,6 +225,7 @@ table! {
     Stats {
         collect_period: Span = Span::seconds(10),
         disk_period: Span = Span::seconds(10),
+        project_quotas: bool = true,
     }
 }
 

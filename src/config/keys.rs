@@ -277,6 +277,7 @@ keys! {
 
     "stats.collect_period", "duration", Live, "How often processor, memory and the rest are read in the background. Whoever asks gets what is at most a second old anyway; rates are over the time since the last reading. 0s reads only for those who ask.";
     "stats.disk_period", "duration", Live, "The pause between two measurements of writable layers. It is longer where measuring takes long: nine times as long as that, up to a minute.";
+    "stats.project_quotas", "boolean", Live, "Give each new writable layer a project id where its file system counts what projects use (ext4 and XFS mounted with prjquota), and tell what is counted: exact and at once. Nothing is limited by it. The layers of containers without a user namespace are measured all the same, since their root could give files another project: where much is missing from the count, the measurement is told.";
 }
 
 #[cfg(test)]

@@ -357,6 +357,8 @@ pub struct Stats {
     pub collect_period: Duration,
     /// Between two measurements of all snapshots, at least.
     pub disk_period: Duration,
+    /// File systems that count projects are asked what writable layers take.
+    pub project_quotas: bool,
 }
 
 /// `[nri]`: plugins that adjust containers.

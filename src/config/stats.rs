@@ -16,6 +16,7 @@ impl Rules {
                 _ => self.span("stats.collect_period", file.collect_period, second),
             },
             disk_period: self.span("stats.disk_period", file.disk_period, second),
+            project_quotas: file.project_quotas,
         }
     }
 }

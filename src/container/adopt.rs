@@ -33,11 +33,12 @@ impl Containers {
     /// `Internal` where its steps or its end cannot be written down.
     pub async fn adopt(&self, adopted: AdoptedContainer) -> Result<()> {
         let AdoptedContainer {
-            view,
+            mut view,
             fingerprint,
             stdio,
             news,
         } = adopted;
+        view.project = self.found_project(view.project).await;
         let has_task = stdio.is_some();
         let steps = self.steps_of(&view, has_task);
         let is_checkpointed = steps.contains(&Step::Checkpoint);

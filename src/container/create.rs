@@ -240,6 +240,7 @@ impl Making<'_> {
             .await?;
         let mut view = self.view(&handler, &image, &built, encoded(&built.spec)?)?;
         view.volume_images = volume_images.iter().map(ContainerImage::from).collect();
+        view.project = rootfs.project;
         let until_published = deps.nri.enter();
         let consulting = self
             .home
@@ -275,6 +276,8 @@ impl Making<'_> {
         mapping: Option<UserMapping>,
     ) -> Result<Rootfs> {
         let mounts = self.prepare_snapshot(handler, image, mapping).await?;
+        // Before anything is written there, so that nothing escapes the count.
+        let project = self.home.begin_project(&mounts, mapping.is_some()).await;
         let volumes = self
             .home
             .make_volumes(
@@ -287,6 +290,7 @@ impl Making<'_> {
             .await?;
         Ok(Rootfs {
             mounts,
+            project,
             volumes,
             images: Vec::new(),
         })
@@ -373,6 +377,7 @@ impl Making<'_> {
                 ..image.into()
             },
             volume_images: Vec::new(),
+            project: None,
             log_path: super::log::path(&self.request.pod.log_directory, &config.log_path),
             resources: spec::effective_resources(&built.spec),
             user: ContainerUser {
@@ -408,6 +413,7 @@ impl Making<'_> {
             image: view.image.clone(),
             user: view.user.clone(),
             volume_images: view.volume_images.clone(),
+            project: view.project.clone(),
         };
         let reserved = self.key.identity.reserved_name(&self.request.pod.identity);
         Ok(ContainerRecord {

@@ -23,6 +23,7 @@ mod log;
 mod lost;
 mod oom;
 mod plugins;
+mod projects;
 pub mod record;
 mod remove;
 mod residents;
@@ -57,6 +58,7 @@ use crate::sandbox::{Deps, Sandboxes};
 use crate::store::{Durability, Records};
 
 use oom::{Parents, Witness};
+use projects::Projects;
 use start::StartKey;
 use steps::StepRecord;
 use stop::StopSession;
@@ -147,6 +149,7 @@ pub struct Containers {
     output_budget: Arc<CaptureBudget>,
     leftovers: Arc<Mutex<BTreeSet<ContainerId>>>,
     stuck: StuckSteps,
+    projects: Arc<Projects>,
 }
 
 impl Containers {
@@ -179,6 +182,7 @@ impl Containers {
             output_budget: CaptureBudget::new(EXEC_OUTPUT_BYTES),
             leftovers: Arc::default(),
             stuck: StuckSteps::default(),
+            projects: Arc::default(),
         };
         sandboxes.settle(Arc::new(containers.clone()));
         containers.deps.nri.settle(Arc::new(containers.clone()));

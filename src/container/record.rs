@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::containerd::{ContainerRecord, Payload};
-use crate::index::{ContainerImage, ContainerUser, ContainerView};
+use crate::index::{ContainerImage, ContainerUser, ContainerView, LayerProject};
 use crate::model::{Classify, Digest, Kind, Result, Signal, Timestamp};
 use crate::sandbox::record as pod_record;
 
@@ -32,6 +32,9 @@ pub struct ContainerMark {
     /// The images that it mounts as volumes, in the order of its mounts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volume_images: Vec<ContainerImage>,
+    /// By what the file system counts its writable layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<LayerProject>,
 }
 
 /// The parts of the plugin's extension that we read back.

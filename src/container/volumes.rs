@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::containerd::RootfsMount;
+use crate::index::LayerProject;
 use crate::model::{ContainerConfig, ContainerId, Context, Error, Result};
 use crate::spec::{self, ImageVolume};
 use crate::sys;
@@ -21,6 +22,8 @@ const COPY_LIMIT: Duration = Duration::from_secs(120);
 /// A container's root file system: its mounts, and what is mounted into them.
 pub(super) struct Rootfs {
     pub(super) mounts: Vec<RootfsMount>,
+    /// By what the file system counts what is written to it.
+    pub(super) project: Option<LayerProject>,
     pub(super) volumes: Vec<ImageVolume>,
     /// Where the images that the request mounts are, in its order.
     pub(super) images: Vec<PathBuf>,

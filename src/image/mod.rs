@@ -9,6 +9,7 @@ mod archive;
 mod artifact;
 mod catalog;
 mod config_blob;
+mod counted;
 mod du;
 mod export;
 mod facts;
@@ -50,7 +51,7 @@ pub use import::{ImportRequest, Imported};
 pub use progress::{LayerReport, LayerState, PullEnd, PullReport, PullTally};
 pub use prune::{Amount, Interrupted, PruneRequest, Pruned, interrupted};
 pub use pull::{PullRequest, Step};
-pub use usage::{FsUsage, SnapshotUsage};
+pub use usage::{FsUsage, SnapshotUsage, snapshotter_roots};
 pub use verify::broken_verifiers_blocking;
 pub use view::ImageView;
 
@@ -66,6 +67,7 @@ use usage::Usages;
 
 use crate::config;
 use crate::containerd::Containerd;
+use crate::index::Index;
 use crate::model::{Clock, Digest, Error, Result};
 use crate::ops::{LiveTable, Supervisor};
 use crate::registry::platform::PlatformVector;
@@ -85,6 +87,8 @@ pub struct ImageParts {
     pub clock: Arc<dyn Clock>,
     /// The configuration as it is now.
     pub config: config::Shared,
+    /// What is published of containers, whose writable layers are measured.
+    pub index: Arc<Index>,
 }
 
 /// All images of the node. Cloning gives another handle.
@@ -100,6 +104,7 @@ struct Inner {
     live: LiveTable,
     clock: Arc<dyn Clock>,
     config: config::Shared,
+    index: Arc<Index>,
     platforms: PlatformVector,
     catalog: Catalog,
     loaded: AtomicBool,
@@ -130,6 +135,7 @@ impl Images {
                 live: parts.live,
                 clock: parts.clock,
                 config: parts.config,
+                index: parts.index,
                 platforms: PlatformVector::of_this_machine(),
                 catalog: Catalog::default(),
                 loaded: AtomicBool::new(false),

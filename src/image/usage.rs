@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use futures::stream::StreamExt as _;
 
 use super::Images;
+use super::counted::Found;
 use crate::containerd::{PluginInfo, SnapshotKind, Usage};
 use crate::model::{Kind, Result, Timestamp};
 
@@ -39,6 +40,8 @@ pub struct FsUsage {
 pub(super) struct Measure {
     pub(super) kind: SnapshotKind,
     pub(super) usage: Usage,
+    /// What the file system counts for it lacks much of this.
+    pub(super) is_doubted: bool,
     at: Timestamp,
 }
 
@@ -156,16 +159,22 @@ impl Images {
         let fresh: Vec<_> = futures::stream::iter(wanted)
             .map(|(key, kind)| async move {
                 let at = self.inner.clock.now();
-                (snapshots.usage(&key.0, &key.1).await, key, kind, at)
+                (self.find_out(&key.0, &key.1, kind).await, key, kind, at)
             })
             .buffer_unordered(PARALLEL)
             .collect()
             .await;
-        for (usage, key, kind, at) in fresh {
-            match usage {
-                Ok(usage) => {
+        for (found, key, kind, at) in fresh {
+            match found {
+                Ok(Found { usage, is_doubted }) => {
                     add(usage);
-                    latest.insert(key, Measure { kind, usage, at });
+                    let measure = Measure {
+                        kind,
+                        usage,
+                        is_doubted,
+                        at,
+                    };
+                    latest.insert(key, measure);
                 }
                 Err(error) if error.is_not_found() => {}
                 // A link that broke says nothing about any of them.
@@ -205,16 +214,16 @@ impl Images {
     /// Those of containerd.
     pub async fn measure_new(&self, snapshotter: &str, key: &str) -> Result<()> {
         let at = self.inner.clock.now();
-        let usage = self
-            .inner
-            .containerd
-            .snapshots
-            .usage(snapshotter, key)
-            .await?;
         let kind = SnapshotKind::Active;
+        let Found { usage, is_doubted } = self.find_out(snapshotter, key, kind).await?;
         self.with_latest(|all| {
             all.entry((snapshotter.to_owned(), key.to_owned()))
-                .or_insert(Measure { kind, usage, at });
+                .or_insert(Measure {
+                    kind,
+                    usage,
+                    is_doubted,
+                    at,
+                });
         });
         Ok(())
     }
@@ -241,24 +250,10 @@ impl Images {
         act(&mut held.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks containerd where the snapshotters keep their files. One that does not say keeps them at its default place
-    /// below containerd's root, which the content store's own place tells.
+    /// Asks containerd where the snapshotters keep their files.
     async fn learn_roots(&self) -> Result<()> {
         let plugins = self.inner.containerd.introspection.plugins().await?;
-        let root = |plugin: &PluginInfo| plugin.exports.get("root").map(PathBuf::from);
-        let content = plugins
-            .iter()
-            .find(|plugin| plugin.kind == PluginInfo::CONTENT);
-        let below = content
-            .and_then(root)
-            .and_then(|root| Some(root.parent()?.to_owned()));
-        let found = plugins
-            .iter()
-            .filter(|plugin| plugin.kind == PluginInfo::SNAPSHOTTER)
-            .filter_map(|plugin| {
-                let default = || Some(below.as_ref()?.join(default_place(&plugin.id)));
-                Some((plugin.id.clone(), root(plugin).or_else(default)?))
-            });
+        let found = snapshotter_roots(&plugins);
         let roots = self.inner.usages.roots.lock();
         roots.unwrap_or_else(PoisonError::into_inner).extend(found);
         Ok(())
@@ -266,7 +261,7 @@ impl Images {
 
     /// Where a snapshotter keeps its files: what containerd says, else its default place, else the nearest directory
     /// above that exists. The kubelet gives up image collection where the path does not exist.
-    fn root_of(&self, snapshotter: &str) -> PathBuf {
+    pub fn root_of(&self, snapshotter: &str) -> PathBuf {
         let known = {
             let roots = self.inner.usages.roots.lock();
             let roots = roots.unwrap_or_else(PoisonError::into_inner);
@@ -286,6 +281,26 @@ impl Images {
 
 fn pause_after(took: Duration, period: Duration) -> Duration {
     period.max(took.saturating_mul(PAUSE_FACTOR).min(PAUSE_MAX))
+}
+
+/// Where snapshotters keep their files, by their names. One that does not say keeps them at its default place below
+/// containerd's root, which the content store's own place tells.
+pub fn snapshotter_roots(plugins: &[PluginInfo]) -> HashMap<String, PathBuf> {
+    let root = |plugin: &PluginInfo| plugin.exports.get("root").map(PathBuf::from);
+    let content = plugins
+        .iter()
+        .find(|plugin| plugin.kind == PluginInfo::CONTENT);
+    let below = content
+        .and_then(root)
+        .and_then(|root| Some(root.parent()?.to_owned()));
+    plugins
+        .iter()
+        .filter(|plugin| plugin.kind == PluginInfo::SNAPSHOTTER)
+        .filter_map(|plugin| {
+            let default = || Some(below.as_ref()?.join(default_place(&plugin.id)));
+            Some((plugin.id.clone(), root(plugin).or_else(default)?))
+        })
+        .collect()
 }
 
 fn default_place(snapshotter: &str) -> String {

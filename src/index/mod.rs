@@ -13,7 +13,9 @@ mod whole;
 
 pub use feed::{Change, Following, Happened, Subscription};
 pub use filter::{ContainerFilter, ListedState, SandboxFilter};
-pub use views::{ContainerImage, ContainerUser, ContainerView, PauseImage, PodView, SandboxView};
+pub use views::{
+    ContainerImage, ContainerUser, ContainerView, LayerProject, PauseImage, PodView, SandboxView,
+};
 pub use whole::WholePod;
 
 use std::collections::BTreeMap;

@@ -108,6 +108,8 @@ pub struct ContainerView {
     pub parked: bool,
     /// An out-of-memory kill was seen, perhaps before the exit.
     pub oom_killed: bool,
+    /// By what the file system counts its writable layer; `None` where that must be walked.
+    pub project: Option<LayerProject>,
 }
 
 impl ContainerView {
@@ -131,6 +133,17 @@ pub struct ContainerImage {
     pub reference: String,
     /// A tag where there is one, else as asked for.
     pub name: String,
+}
+
+/// The project whose use a file system counts, which is a writable layer's alone.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LayerProject {
+    /// The directory that bears the id, and what was written below it.
+    pub dir: PathBuf,
+    /// The project id.
+    pub id: u32,
+    /// Its processes have a user namespace of their own, from which nobody can give files another project.
+    pub sealed: bool,
 }
 
 /// User of a process.

@@ -360,6 +360,7 @@ fn container_view(container: FoundContainer, sandbox: SandboxId) -> Result<Conta
         pid: None,
         image: container.mark.image,
         volume_images: container.mark.volume_images,
+        project: container.mark.project,
         log_path: container.stored.log_path,
         resources,
         user: container.mark.user,

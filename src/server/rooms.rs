@@ -48,6 +48,7 @@ pub(super) fn images(deps: &Arc<Deps>) -> Images {
         live: deps.live.clone(),
         clock: Arc::clone(&deps.clock),
         config: deps.config.clone(),
+        index: Arc::clone(&deps.index),
     })
 }
 

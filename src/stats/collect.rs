@@ -22,7 +22,7 @@ use super::guests::is_guest;
 use super::network::Network;
 
 /// An answer is made of readings no older than this.
-const FRESH: Duration = Duration::from_secs(1);
+pub(super) const FRESH: Duration = Duration::from_secs(1);
 /// How often to look for what is new.
 const TICK: Duration = Duration::from_secs(1);
 /// A container is new for so long: whatever is not measured of it by then waits for the next round.
@@ -286,17 +286,23 @@ impl Stats {
             tokio::time::sleep(TICK).await;
             let period = self.deps.settings().stats.collect_period;
             if period.is_zero() {
-                self.readings.forget_others(&self.deps.index.snapshot());
+                self.forget_others();
                 continue;
             }
             if last.elapsed() >= period {
                 last = Instant::now();
                 self.readings.refresh(self.everything(), period / 2).await;
-                self.readings.forget_others(&self.deps.index.snapshot());
+                self.forget_others();
             } else {
                 self.attend_new().await;
             }
         }
+    }
+
+    fn forget_others(&self) {
+        let now = self.deps.index.snapshot();
+        self.readings.forget_others(&now);
+        self.layers.forget_others(&now);
     }
 
     /// Makes the two readings that a rate needs, and has the layers of new containers measured.
@@ -310,8 +316,8 @@ impl Stats {
         let snapshot = self.deps.index.snapshot();
         for view in snapshot.containers() {
             let (snapshotter, key) = (&view.snapshotter, view.snapshot_key());
-            if now.since(view.created_at) < NEW && self.images.measured(snapshotter, key).is_none()
-            {
+            let is_new = now.since(view.created_at) < NEW && self.project_of(view).is_none();
+            if is_new && self.images.measured(snapshotter, key).is_none() {
                 let measuring = self.images.measure_new(snapshotter, key);
                 if let Ok(Err(error)) = tokio::time::timeout(LAYER_WITHIN, measuring).await {
                     tracing::debug!(container.id = %view.id, %error, "a new layer is not measured yet");

@@ -7,7 +7,7 @@ use crate::index::{ContainerFilter, ContainerView};
 use crate::model::{Error, Result, Timestamp};
 
 use super::Stats;
-use super::collect::Subject;
+use super::collect::{FRESH, Subject};
 use super::group::Usage;
 
 /// What one container uses.
@@ -45,6 +45,7 @@ impl Stats {
             .filter(|view| !view.parked)
             .ok_or_else(|| Error::not_found(format!("container {text:?}: not found")))?;
         self.freshen(running([&view])).await;
+        self.count_layers([&view], FRESH).await;
         Ok(self.told_of(view))
     }
 
@@ -52,6 +53,7 @@ impl Stats {
     pub async fn containers(&self, filter: &ContainerFilter) -> Vec<ContainerUsage> {
         let found = self.deps.index.snapshot().list_containers(filter);
         self.freshen(running(&found)).await;
+        self.count_layers(&found, FRESH).await;
         found.into_iter().map(|view| self.told_of(view)).collect()
     }
 
@@ -67,18 +69,6 @@ impl Stats {
             layer: self.layer_of(&view),
             view,
         }
-    }
-
-    fn layer_of(&self, view: &ContainerView) -> Option<LayerUsage> {
-        let measured = self
-            .images
-            .measured(&view.snapshotter, view.snapshot_key())?;
-        Some(LayerUsage {
-            at: measured.at,
-            mountpoint: measured.mountpoint,
-            bytes: measured.usage.bytes,
-            inodes: measured.usage.inodes,
-        })
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! `parse` understands the files and `group` makes one reading of them; `collect` keeps the last reading of each
 //! container and pod, makes new ones in the background and for callers that need a fresher one, and knows by two of
-//! them how busy a group is. `container` and `sandbox` put together what is shown. What files take on disk is measured by
-//! `image`, which looks at all snapshots anyway. `metrics` is the same for kubelet's metrics, in their words.
+//! them how busy a group is. `container` and `sandbox` put together what is shown. What a writable layer takes on
+//! disk is asked of the file system in `layers` where that counts it, else measured by `image`, which looks at all snapshots
+//! anyway. `metrics` is the same for kubelet's metrics, in their words.
 
 mod collect;
 mod container;
 mod group;
 mod guests;
+mod layers;
 pub mod metrics;
 mod network;
 mod parse;
@@ -29,6 +31,7 @@ use crate::sandbox::Deps;
 use crate::sys::cgroup::Cgroups;
 
 use collect::Readings;
+use layers::Layers;
 
 /// Tells what containers and pods use. Cloning gives another handle.
 #[derive(Clone)]
@@ -36,6 +39,7 @@ pub struct Stats {
     deps: Arc<Deps>,
     images: Images,
     readings: Arc<Readings>,
+    layers: Arc<Layers>,
     /// Held by whoever reads metrics.
     scraping: Arc<tokio::sync::Mutex<()>>,
 }
@@ -49,6 +53,7 @@ impl Stats {
             deps,
             images,
             readings: Arc::new(readings),
+            layers: Arc::default(),
             scraping: Arc::default(),
         }
     }

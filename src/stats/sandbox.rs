@@ -7,7 +7,7 @@ use crate::model::{Error, Result};
 use crate::sys::cgroup::path_of_parent;
 
 use super::Stats;
-use super::collect::Subject;
+use super::collect::{FRESH, Subject};
 use super::container::{ContainerUsage, running};
 use super::group::Usage;
 use super::network::Network;
@@ -41,6 +41,7 @@ impl Stats {
             )));
         }
         self.freshen(subjects(&pod)).await;
+        self.count_layers(pod.containers.values(), FRESH).await;
         Ok(self.told_of_pod(pod))
     }
 
@@ -48,6 +49,8 @@ impl Stats {
     pub async fn pods(&self, filter: &SandboxFilter) -> Vec<PodUsage> {
         let pods = self.ready_pods(filter);
         self.freshen(pods.iter().flat_map(subjects).collect()).await;
+        let containers = pods.iter().flat_map(|pod| pod.containers.values());
+        self.count_layers(containers, FRESH).await;
         pods.into_iter().map(|pod| self.told_of_pod(pod)).collect()
     }
 

@@ -146,6 +146,9 @@ struct ContainerInfo<'a> {
     /// Why it ended, as far as podwright found out.
     #[serde(skip_serializing_if = "str::is_empty")]
     exit_diagnosis: &'a str,
+    /// Ours: by what the file system counts its writable layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota_project: Option<u32>,
     /// Ours: what became of its output since its start or ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<LogInfo>,
@@ -291,6 +294,7 @@ pub(in crate::cri) fn container(
         config: raw(&view.record),
         runtime_spec: raw(&view.spec),
         exit_diagnosis: view.ended.as_ref().map_or("", |ended| &ended.diagnosis),
+        quota_project: view.project.as_ref().map(|project| project.id),
         log: logged.map(LogInfo::from),
     })
 }

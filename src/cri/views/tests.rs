@@ -84,6 +84,7 @@ fn container() -> ContainerView {
             name: "docker.io/library/nginx:latest".into(),
         },
         volume_images: Vec::new(),
+        project: None,
         log_path: "/var/log/pods/x/0.log".into(),
         resources: Resources {
             cpu_shares: Some(512),

@@ -72,6 +72,7 @@ async fn live_rig(node: &Node) -> Images {
         registry: Registry::new(Settings::default()),
         supervisor: Supervisor::new(),
         live: LiveTable::new(Arc::clone(&clock)),
+        index: Arc::new(Index::new(Arc::clone(&clock))),
         clock,
         config: config::Shared::new(Config::parse(text).unwrap()),
     });

@@ -46,6 +46,7 @@ impl Rig {
             }),
             supervisor: Supervisor::new(),
             live: LiveTable::new(Arc::clone(&clock)),
+            index: Arc::new(Index::new(Arc::clone(&clock))),
             clock,
             config: config::Shared::new(Config::parse(config).unwrap()),
         });

@@ -91,6 +91,7 @@ fn container(id: &str, sandbox: &SandboxId) -> ContainerView {
         pid: None,
         image: ContainerImage::default(),
         volume_images: Vec::new(),
+        project: None,
         log_path: String::new(),
         resources: Resources::default(),
         user: ContainerUser::default(),

@@ -1,7 +1,7 @@
 //! Everything that the checks judge, gathered in one go. What cannot be found out is a fact as well, as the sentence that
 //! says why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
@@ -17,13 +17,14 @@ use crate::containerd::{Containerd, Introspection, PluginInfo, ServerVersion};
 use crate::devices::{self, BrokenFile, ClassesSurvey};
 use crate::image::{self, Interrupted, broken_verifiers_blocking};
 use crate::model::host_facts::{CgroupDriver, KernelVersion};
-use crate::model::{Pid, Result, Timestamp};
+use crate::model::{Error, Pid, Result, Timestamp};
 use crate::network::{NetworkSettings, SurveyedNetwork, survey_blocking};
 use crate::node::features::{self, Abilities};
 use crate::node::runtime_config;
 use crate::registry::broken_files_blocking;
 use crate::store;
 use crate::sys::cgroup::{Cgroups, Mode};
+use crate::sys::project_quota::is_counted_blocking;
 use crate::sys::survey::{self, Space};
 use crate::sys::{openat2, process, selinux, tools};
 
@@ -171,6 +172,8 @@ pub struct Facts {
     pub no_plugins: Vec<(PathBuf, String)>,
     /// Where NRI plugins connect, and who holds that; `None` where they may not, or our own server runs.
     pub nri_socket: Option<(PathBuf, Occupant)>,
+    /// Whether the file system of each snapshotter counts what projects use; nothing where that is switched off.
+    pub project_quotas: Vec<(String, Result<bool, String>)>,
     /// What stays half made.
     pub leftovers: Vec<Leftover>,
     /// Record files that cannot be read.
@@ -218,6 +221,7 @@ pub async fn gather(
         let containers = &config.containers;
         let (broken_cdi_files, broken_hook_files) =
             devices::broken_files_blocking(&containers.cdi_spec_dirs, &containers.hooks_dirs);
+        let project_quotas = project_quotas_blocking(&config, containerd.as_ref().ok());
         let (leftovers, unreadable, records_error) = records_blocking(&config, now);
         let nri = Some(&config.nri).filter(|nri| nri.enabled);
         let occupant = occupant_blocking(&config.server.socket);
@@ -264,6 +268,7 @@ pub async fn gather(
                 let occupant = occupant_blocking(&path);
                 (path, occupant)
             }),
+            project_quotas,
             socket: config.server.socket,
             leftovers,
             unreadable,
@@ -378,6 +383,26 @@ fn spaces_blocking(config: &Config) -> Vec<(PathBuf, Result<Space, String>)> {
             (dir, space)
         })
         .collect()
+}
+
+/// The file systems of the snapshotters that handlers name, as far as containerd says where those keep their files.
+fn project_quotas_blocking(
+    config: &Config,
+    containerd: Option<&Backend>,
+) -> Vec<(String, Result<bool, String>)> {
+    let Some(containerd) = containerd.filter(|_| config.stats.project_quotas) else {
+        return Vec::new();
+    };
+    let roots = image::snapshotter_roots(&containerd.plugins);
+    let handlers = config.runtimes.handlers.values();
+    let named: BTreeSet<&String> = handlers.map(|handler| &handler.snapshotter).collect();
+    let asked = |name: &String| {
+        let counted = is_counted_blocking(roots.get(name)?);
+        // A snapshotter that keeps nothing here has no layers to count.
+        let is_here = !counted.as_ref().is_err_and(Error::is_not_found);
+        is_here.then(|| (name.clone(), counted.map_err(|error| error.chain())))
+    };
+    named.into_iter().filter_map(asked).collect()
 }
 
 fn records_blocking(

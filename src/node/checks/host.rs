@@ -172,6 +172,28 @@ pub(super) fn space(facts: &Facts) -> Vec<Check> {
     facts.spaces.iter().map(judge).collect()
 }
 
+pub(super) fn project_quotas(facts: &Facts) -> Vec<Check> {
+    let judge = |(snapshotter, counted): &(String, Result<bool, String>)| {
+        let title = format!("project quotas of {snapshotter}");
+        match counted {
+            Ok(true) => Check::ok(
+                title,
+                "the file system counts what writable layers take: exact and at once",
+            ),
+            Ok(false) => Check::ok(
+                title,
+                "not on this file system: writable layers are walked (ext4 and XFS mounted with prjquota would count them)",
+            ),
+            Err(error) => Check::warn(
+                title,
+                error,
+                "run this check as root of the host, or set stats.project_quotas = false",
+            ),
+        }
+    };
+    facts.project_quotas.iter().map(judge).collect()
+}
+
 pub(super) fn registries(facts: &Facts) -> Vec<Check> {
     facts
         .broken_hosts_files

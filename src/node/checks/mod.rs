@@ -99,6 +99,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     checks.extend(host::selinux(facts));
     checks.push(host::socket(facts));
     checks.extend(host::space(facts));
+    checks.extend(host::project_quotas(facts));
     checks.extend(host::registries(facts));
     checks.extend(host::verifiers(facts));
     checks.extend(host::interrupted(facts));

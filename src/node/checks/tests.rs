@@ -90,6 +90,7 @@ fn healthy() -> Facts {
         broken_hook_files: Vec::new(),
         classes: ClassesSurvey::default(),
         no_plugins: Vec::new(),
+        project_quotas: vec![("overlayfs".into(), Ok(false)), ("native".into(), Ok(true))],
         nri_socket: Some(("/run/nri/nri.sock".into(), Occupant::Nobody)),
         leftovers: Vec::new(),
         unreadable: Vec::new(),
@@ -154,6 +155,9 @@ type Spoil = fn(&mut Facts);
 #[case::no_socket(Outcome::Fail, |f: &mut Facts| f.occupant = Occupant::NoSocket)]
 #[case::little_space(Outcome::Warn, |f: &mut Facts| set_free(f, 500 << 20))]
 #[case::no_space(Outcome::Fail, |f: &mut Facts| set_free(f, 1 << 20))]
+#[case::no_quotas_told(Outcome::Warn, |f: &mut Facts| {
+    f.project_quotas = vec![("overlayfs".into(), Err("not permitted".into()))];
+})]
 #[case::torn_record(Outcome::Warn, |f: &mut Facts| f.unreadable = vec!["/run/x.bad".into()])]
 #[case::warning(Outcome::Warn, |f: &mut Facts| f.warnings = vec!["odd".into()])]
 fn each_fault_is_found_once_and_has_a_remedy(#[case] outcome: Outcome, #[case] spoil: Spoil) {

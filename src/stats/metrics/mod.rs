@@ -97,24 +97,21 @@ impl Scrape {
         let files = self.stats.readings.files(view);
         let reading = Reading::make_blocking(&files, view.pid)?;
         let now = self.stats.deps.clock.now();
-        let layer = self.layer(view);
+        let layer = self.layer_blocking(view);
         let of = (pod.sandbox.as_ref(), view.as_ref());
         let samples =
             samples::of_container(of, &reading, &layer, now, devices::block_name_blocking);
         Some((view.id.clone(), samples))
     }
 
-    fn layer(&self, view: &ContainerView) -> Layer {
+    fn layer_blocking(&self, view: &ContainerView) -> Layer {
         let place = self.places.get(&view.snapshotter);
         let place = place.cloned().unwrap_or_default();
-        let measured = self
-            .stats
-            .images
-            .measured(&view.snapshotter, view.snapshot_key());
+        let layer = self.stats.layer_now_blocking(view);
         Layer {
             device: place.device,
-            used_bytes: measured.as_ref().map_or(0, |measured| measured.usage.bytes),
-            at: measured.map(|measured| measured.at),
+            used_bytes: layer.as_ref().map_or(0, |layer| layer.bytes),
+            at: layer.map(|layer| layer.at),
             total_bytes: place.total_bytes,
             inodes: place.inodes,
             inodes_free: place.inodes_free,

@@ -67,6 +67,7 @@ pub(in crate::stats) fn container() -> ContainerView {
             ..ContainerImage::default()
         },
         volume_images: Vec::new(),
+        project: None,
         log_path: String::new(),
         resources: Resources {
             cpu_quota: Some(20_000),
