@@ -4,6 +4,7 @@ mod containers;
 mod files;
 mod metrics;
 mod pods;
+mod quotas;
 
 use std::time::Duration;
 
@@ -37,6 +38,16 @@ pub(super) const CASES: &[Case] = &[
     Case::new("stats.metrics_are_of_those_who_run", |node| {
         Box::pin(metrics::scope(node))
     }),
+    Case::new("stats.layers_on_ext4_are_told_of_as_it_counts", |node| {
+        Box::pin(quotas::exact(node, &quotas::EXT4))
+    })
+    .unless(|| quotas::EXT4.obstacle())
+    .within(240),
+    Case::new("stats.layers_on_xfs_are_told_of_as_it_counts", |node| {
+        Box::pin(quotas::exact(node, &quotas::XFS))
+    })
+    .unless(|| quotas::XFS.obstacle())
+    .within(240),
 ];
 
 /// Longer than one answer is kept for the next caller.
