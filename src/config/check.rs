@@ -260,6 +260,7 @@ impl Rules {
             disable_apparmor: file.disable_apparmor,
             disable_selinux: file.disable_selinux,
             enable_criu: file.enable_criu,
+            enable_restore: file.enable_restore,
             selinux_categories: self.size(
                 "containers.selinux_category_range",
                 file.selinux_category_range,

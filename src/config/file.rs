@@ -130,6 +130,7 @@ table! {
         disable_apparmor: bool = false,
         disable_selinux: bool = false,
         enable_criu: bool = true,
+        enable_restore: bool = false,
         selinux_category_range: u32 = 1_024,
         exit_diagnosis_in_message: bool = false,
         device_ownership_from_security_context: bool = false,

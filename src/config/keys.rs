@@ -181,6 +181,7 @@ keys! {
     "containers.unset_seccomp_profile", "string", Live, "The seccomp profile of containers that ask for none: unconfined, runtime/default or localhost/PATH. Empty is unconfined, as kubelet expects.";
     "containers.disable_apparmor", "boolean", Live, "Behave as on a host without AppArmor.";
     "containers.enable_criu", "boolean", Live, "Let CheckpointContainer write containers down where criu is installed and works.";
+    "containers.enable_restore", "boolean", Live, "Let CreateContainer and RestorePod make containers go on from checkpoints. A checkpoint says what CRIU does as root on this node, outside of every profile and limit of its pod, so whoever can have one restored owns the node: switch it on only where every checkpoint is your own.";
     "containers.disable_selinux", "boolean", Live, "Behave as on a host without SELinux: containers get no labels of their own.";
     "containers.selinux_category_range", "count", Live, "Each pod gets two SELinux categories of its own below this number (2 to 1024), so that no pod may touch the files of another.";
     "containers.exit_diagnosis_in_message", "boolean", Live, "Add to the message of a container that failed what podwright found out about its end; verbose info has it always. Kubelet shows the message to users.";

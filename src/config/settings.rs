@@ -156,6 +156,8 @@ pub struct Containers {
     pub disable_selinux: bool,
     /// Checkpoints are taken where CRIU works.
     pub enable_criu: bool,
+    /// Checkpoints are restored.
+    pub enable_restore: bool,
     /// How many MCS categories the levels of pods are drawn from.
     pub selinux_categories: NonZeroUsize,
     /// Whether the message of a container that failed says what was found out about its end.

@@ -112,6 +112,9 @@ impl Containers {
     /// What was begun for a container, as far as it shows.
     fn steps_of(&self, view: &ContainerView, has_task: bool) -> Vec<Step> {
         let mut steps = vec![Step::Snapshot];
+        if view.restored_from.is_some() {
+            steps.push(Step::Restore);
+        }
         if image_volumes::has_any(&view.config) {
             steps.push(Step::Images);
         }

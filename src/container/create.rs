@@ -7,7 +7,8 @@ use crate::containerd::{ContainerRecord, Payload, RootfsMount, SnapshotRequest};
 use crate::index::{ContainerImage, ContainerUser, ContainerView, SandboxView};
 use crate::model::state::{ContainerState, SandboxState};
 use crate::model::{
-    ContainerConfig, ContainerId, Context, Digest, Error, PodConfig, Result, Signal, Timestamp,
+    ContainerConfig, ContainerId, Context, Digest, Error, PodConfig, Result, SandboxId, Signal,
+    Timestamp,
 };
 use crate::nri::Event;
 use crate::ops::{Edge, Operation, gate};
@@ -17,6 +18,7 @@ use crate::spec::{self, UserMapping};
 
 use super::images::LocalImage;
 use super::plugins::{Announced, encoded};
+use super::restore::{Checkpoint, Origin, RestoreChanges, ensure_restorable};
 use super::record::{self, ContainerMark};
 use super::steps::{Step, StepRecord};
 use super::volumes::Rootfs;
@@ -33,6 +35,18 @@ pub struct CreateRequest {
     pub record: Arc<str>,
     /// The pod's configuration as this request has it: the authority on hostname, cgroup parent and log directory.
     pub pod: Arc<PodConfig>,
+    /// The checkpoint's archive that it goes on from, where that is not what the configuration names as its image.
+    pub archive: Option<PathBuf>,
+}
+
+impl CreateRequest {
+    fn fingerprint(&self, sandbox: &SandboxId) -> Digest {
+        let mut text = format!("{sandbox}\n{}", self.record);
+        if let Some(archive) = &self.archive {
+            text.push_str(&format!("\n{}", archive.display()));
+        }
+        Digest::sha256(text.as_bytes())
+    }
 }
 
 impl Containers {
@@ -55,8 +69,7 @@ impl Containers {
             sandbox: pod.sandbox.id.clone(),
             identity: request.config.identity.clone(),
         };
-        let fingerprint =
-            Digest::sha256(format!("{}\n{}", pod.sandbox.id, request.record).as_bytes());
+        let fingerprint = request.fingerprint(&pod.sandbox.id);
         let (this, digest, making_key) = (self.clone(), fingerprint.clone(), key.clone());
         let name = key.to_string();
         let id = self
@@ -208,20 +221,20 @@ impl Making<'_> {
             &pod.sandbox.config.security.namespaces,
         )?;
         let handler = deps.handlers.get(&pod.sandbox.handler)?;
-        let asked = &self.request.config.image;
-        let image = self.home.images.find(asked)?.ok_or_else(|| {
-            Error::not_found(format!("image {asked:?}: not on this node; pull it first"))
-        })?;
-        if image.is_artifact {
-            return Err(Error::invalid(format!(
-                "image {asked:?}: it is an OCI artifact, which has files and nothing to run; it can be mounted as an image volume"
-            )));
+        let Origin { image, checkpoint } =
+            self.home.origin(self.request, self.key.sandbox.as_str()).await?;
+        if checkpoint.is_some() {
+            ensure_restorable(&handler, mapping)?;
         }
         let volume_images = self.home.volume_images(&self.request.config)?;
         self.record_begin(&handler).await?;
         let mut rootfs = self
             .step(Step::Snapshot, self.prepare(&handler, &image, mapping))
             .await?;
+        let restored_from = checkpoint.as_ref().map(|found| found.from.clone());
+        if let Some(checkpoint) = checkpoint {
+            self.restore(checkpoint, &rootfs).await?;
+        }
         rootfs.images = self
             .mount_images(&pod.sandbox, &handler, &volume_images)
             .await?;
@@ -239,6 +252,7 @@ impl Making<'_> {
             )
             .await?;
         let mut view = self.view(&handler, &image, &built, encoded(&built.spec)?)?;
+        view.restored_from = restored_from;
         view.volume_images = volume_images.iter().map(ContainerImage::from).collect();
         view.project = rootfs.project;
         let until_published = deps.nri.enter();
@@ -294,6 +308,17 @@ impl Making<'_> {
             volumes,
             images: Vec::new(),
         })
+    }
+
+    async fn restore(&self, checkpoint: Checkpoint, rootfs: &Rootfs) -> Result<()> {
+        let over = RestoreChanges {
+            id: self.id,
+            pod: self.key.sandbox.as_str(),
+            mounts: &rootfs.mounts,
+            operation: &self.operation,
+        };
+        let work = self.home.lay_out(checkpoint, over);
+        self.step(Step::Restore, work).await
     }
 
     async fn mount_images(
@@ -378,6 +403,7 @@ impl Making<'_> {
             },
             volume_images: Vec::new(),
             project: None,
+            restored_from: None,
             log_path: super::log::path(&self.request.pod.log_directory, &config.log_path),
             resources: spec::effective_resources(&built.spec),
             user: ContainerUser {
@@ -414,6 +440,7 @@ impl Making<'_> {
             user: view.user.clone(),
             volume_images: view.volume_images.clone(),
             project: view.project.clone(),
+            restored_from: view.restored_from.clone(),
         };
         let reserved = self.key.identity.reserved_name(&self.request.pod.identity);
         Ok(ContainerRecord {

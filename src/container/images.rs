@@ -2,6 +2,7 @@
 
 use futures::future::BoxFuture;
 
+use crate::image::Archive;
 use crate::index::ContainerImage;
 use crate::model::{ImageDefaults, Result};
 
@@ -20,6 +21,8 @@ pub struct LocalImage {
     pub chain_id: String,
     /// It is an artifact: files for a volume, nothing that runs.
     pub is_artifact: bool,
+    /// It is the checkpoint of a container, to be restored.
+    pub is_checkpoint: bool,
     /// What its configuration says of processes.
     pub defaults: ImageDefaults,
 }
@@ -41,6 +44,11 @@ pub trait LocalImages: Send + Sync {
     /// # Errors
     /// `InvalidArgument` for a malformed or ambiguous reference.
     fn find(&self, text: &str) -> Result<Option<LocalImage>>;
+    /// What a checkpoint's image holds, bottom first.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a malformed or hostile layer; `FailedPrecondition` where one is not here any more.
+    fn checkpoint<'a>(&'a self, image: &'a LocalImage) -> BoxFuture<'a, Result<Vec<Archive>>>;
     /// Unpacks it for `snapshotter`, where its top snapshot is not there.
     fn unpack<'a>(
         &'a self,

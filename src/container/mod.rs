@@ -27,6 +27,7 @@ mod projects;
 pub mod record;
 mod remove;
 mod residents;
+mod restore;
 pub mod snapshots;
 mod start;
 pub mod steps;
@@ -37,11 +38,12 @@ mod volumes;
 
 pub use adopt::AdoptedContainer;
 pub use attach::{Attachment, ExecProcess, Input, Process};
-pub use checkpoint::{CheckpointRequest, Criu};
+pub use checkpoint::{CheckpointRequest, Criu, PodCheckpointRequest};
 pub use create::CreateRequest;
 pub use exec::ExecOrder;
 pub use exec_sync::{ExecAnswer, ExecSyncRequest};
 pub use images::{LocalImage, LocalImages};
+pub use restore::{RestorePodRequest, RestoredPod};
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -54,7 +56,7 @@ use crate::index::ContainerView;
 use crate::logs::{CaptureBudget, LogPump, PumpStats, Pumps};
 use crate::model::{ContainerId, ContainerIdentity, Error, Result, SandboxId};
 use crate::ops::{Flights, StuckSteps};
-use crate::sandbox::{Deps, Sandboxes};
+use crate::sandbox::{Deps, PodKey, Sandboxes};
 use crate::store::{Durability, Records};
 
 use oom::{Parents, Witness};
@@ -142,6 +144,7 @@ pub struct Containers {
     pumps: Arc<Pumps>,
     flights: Flights<ContainerKey, ContainerId>,
     starts: Flights<StartKey, ContainerId>,
+    restores: Flights<PodKey, SandboxId>,
     sites: Arc<Mutex<HashMap<ContainerId, Arc<Site>>>>,
     records: Arc<Records<StepRecord>>,
     execs: Arc<AtomicUsize>,
@@ -175,6 +178,7 @@ impl Containers {
             images,
             flights: Flights::default(),
             starts: Flights::default(),
+            restores: Flights::default(),
             sites: Arc::default(),
             records: Arc::new(Records::open_blocking(steps, Durability::Volatile)?),
             execs: Arc::default(),

@@ -35,6 +35,9 @@ pub struct ContainerMark {
     /// By what the file system counts its writable layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<LayerProject>,
+    /// The checkpoint that it goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_from: Option<String>,
 }
 
 /// The parts of the plugin's extension that we read back.

@@ -220,22 +220,31 @@ impl Containers {
             id: id.to_owned(),
             rootfs,
             stdio,
-            options: None,
+            options: self.restore_options(view)?,
         };
+        let is_restored = request.options.is_some();
         let shim = operation.within("shim and create");
         let create = shim.place().hold(containerd.tasks.create(&request));
-        let pid = operation.waiting(SHIM, create).await;
-        let pid = pid.context(|| "create task".to_owned())?;
+        let created = operation.waiting(SHIM, create).await;
+        let created = created.context(|| "create task".to_owned())?;
         drop(shim);
         gate("start_container", "task created", Edge::After).await;
         // Opened between create and start, so that even the shortest life is seen to its end.
-        let pidfd = PidFd::open(pid).ok();
-        self.tell_starting(view, pid, present).await?;
+        // A task that is to be restored has no process before its start.
+        let pidfd = match is_restored {
+            true => None,
+            false => PidFd::open(created).ok(),
+        };
+        self.tell_starting(view, created, present).await?;
         let runtime = operation.within("runtime start");
         let start = runtime.place().hold(containerd.tasks.start(id, None));
         let started = operation.waiting(SHIM, start).await;
-        started.context(|| "start task".to_owned())?;
-        Ok((pid, pidfd))
+        if !is_restored {
+            started.context(|| "start task".to_owned())?;
+            return Ok((created, pidfd));
+        }
+        let pid = self.expect_restored(view, started).await?;
+        Ok((pid, PidFd::open(pid).ok()))
     }
 
     fn show_started(&self, view: &ContainerView, site: &Arc<Site>, pid: Pid, pidfd: Option<PidFd>) {

@@ -19,6 +19,8 @@ const TASK_END: std::time::Duration = std::time::Duration::from_secs(10);
 pub enum Step {
     /// The writable snapshot, and the volumes that the image declares.
     Snapshot,
+    /// What a checkpoint holds is laid out; only of containers that go on from one.
+    Restore,
     /// The images that are mounted as volumes; only of containers that have some.
     Images,
     /// containerd's record.
@@ -33,8 +35,9 @@ pub enum Step {
 
 impl Step {
     /// Every step in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Snapshot,
+        Self::Restore,
         Self::Images,
         Self::Record,
         Self::Io,
@@ -46,6 +49,7 @@ impl Step {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",
+            Self::Restore => "restore",
             Self::Images => "images",
             Self::Record => "record",
             Self::Io => "io",
@@ -139,6 +143,7 @@ impl Containers {
                 let removed = containerd.snapshots.remove(&snapshotter, id.as_str()).await;
                 tolerate_missing(removed).and(self.remove_volumes(id).await)
             }
+            Step::Restore => self.end_lay_out(id).await,
             Step::Images => self.unmount_images(id, &snapshotter).await,
             Step::Record => tolerate_missing(containerd.containers.delete(id.as_str()).await),
             Step::Io => self.remove_io(id).await,

@@ -49,15 +49,34 @@ impl Payload {
     pub fn with_io_owner(mut self, uid: u32, gid: u32) -> Self {
         const IO_UID: u8 = 4;
         const IO_GID: u8 = 5;
-        for (field, mut rest) in [(IO_UID, uid), (IO_GID, gid)] {
+        for (field, number) in [(IO_UID, uid), (IO_GID, gid)] {
             self.value.push(field << 3);
-            while rest >= 0x80 {
-                self.value.push(rest.to_le_bytes()[0] | 0x80);
-                rest >>= 7;
-            }
-            self.value.push(rest.to_le_bytes()[0]);
+            self.push_varint(number);
         }
         self
+    }
+
+    /// The same options of the runc shim for a task that goes on from CRIU's images, added in the same way.
+    #[must_use]
+    pub fn with_checkpoint(mut self, dirs: &CheckpointDirs) -> Self {
+        const CRIU_IMAGE_PATH: u8 = 10;
+        const CRIU_WORK_PATH: u8 = 11;
+        const TEXT: u8 = 2;
+        for (field, dir) in [(CRIU_IMAGE_PATH, &dirs.images), (CRIU_WORK_PATH, &dirs.work)] {
+            let path = dir.as_os_str().as_encoded_bytes();
+            self.value.push(field << 3 | TEXT);
+            self.push_varint(u32::try_from(path.len()).unwrap_or(u32::MAX));
+            self.value.extend_from_slice(path);
+        }
+        self
+    }
+
+    fn push_varint(&mut self, mut rest: u32) {
+        while rest >= 0x80 {
+            self.value.push(rest.to_le_bytes()[0] | 0x80);
+            rest >>= 7;
+        }
+        self.value.push(rest.to_le_bytes()[0]);
     }
 }
 

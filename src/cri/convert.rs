@@ -37,5 +37,6 @@ pub(super) fn create_request(request: cri::CreateContainerRequest) -> Result<Cre
         config: Arc::new(config),
         record: text.into(),
         pod: Arc::new(pod),
+        archive: None,
     })
 }

@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod convert;
+pub mod deadline;
 mod events;
 #[cfg(test)]
 mod fields;

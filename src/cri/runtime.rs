@@ -8,8 +8,8 @@ use crate::sandbox::record::PodSums;
 use crate::wire::cri;
 use crate::wire::cri::runtime_service_server::RuntimeService;
 
-use super::serve::{Replies, Weight, note, span_identity, unimplemented};
-use super::{Service, convert, views};
+use super::serve::{Replies, Weight, note, span_identity};
+use super::{Service, convert, deadline, views};
 
 /// The only version of the protocol's own envelope (kubelet: `kubeRuntimeAPIVersion`).
 const ENVELOPE_VERSION: &str = "0.1.0";
@@ -426,16 +426,19 @@ impl RuntimeService for Service {
 
     async fn checkpoint_pod(
         &self,
-        _request: Request<cri::CheckpointPodRequest>,
+        request: Request<cri::CheckpointPodRequest>,
     ) -> Result<Response<cri::CheckpointPodResponse>, Status> {
-        unimplemented("CheckpointPod")
+        let timeout = request.metadata().get(deadline::HEADER);
+        let timeout = timeout.and_then(|value| deadline::parse(value.to_str().ok()?));
+        self.answer_checkpoint_pod(request.into_inner(), timeout)
+            .await
     }
 
     async fn restore_pod(
         &self,
-        _request: Request<cri::RestorePodRequest>,
+        request: Request<cri::RestorePodRequest>,
     ) -> Result<Response<cri::RestorePodResponse>, Status> {
-        unimplemented("RestorePod")
+        self.answer_restore_pod(request.into_inner()).await
     }
 
     async fn get_container_events(

@@ -159,13 +159,6 @@ pub(super) fn head(text: &str, characters: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
-/// A method that is not there yet says so.
-pub(super) fn unimplemented<T>(method: &str) -> Result<Response<T>, Status> {
-    Err(Status::unimplemented(format!(
-        "method {method} not implemented"
-    )))
-}
-
 /// Refuses a reply that the client would not take.
 ///
 /// # Errors

@@ -1,12 +1,14 @@
-//! An image archive on disk: a tar of hostile origin. Nothing of it is ever unpacked; entries are only found by name
-//! and read where they lie. Blocking.
+//! An archive on disk: a tar of hostile origin, an image's or a checkpoint's. Nothing of it is ever unpacked; entries are
+//! only found by name and read where they lie. Blocking.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 
+use super::apply::{GZIP, Unzstd, ZSTD};
 use crate::model::{Error, Result};
+use crate::sys::errno::SysContext as _;
 
 const MAX_ENTRIES: usize = 10_000;
 const MAX_NAME: usize = 1024;
@@ -16,21 +18,22 @@ const MAX_EXTENSION: u64 = 1 << 20;
 
 /// Where an entry's bytes lie in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
+pub struct Span {
     offset: u64,
-    pub(super) len: u64,
+    /// How many there are.
+    pub len: u64,
 }
 
 /// The entries of an archive by their clean names.
 #[derive(Debug)]
-pub(super) struct Archive {
+pub struct Archive {
     file: File,
     spans: HashMap<String, Span>,
     links: HashMap<String, String>,
 }
 
 fn bad(why: impl std::fmt::Display) -> Error {
-    Error::invalid(format!("image archive: {why}"))
+    Error::invalid(format!("archive: {why}"))
 }
 
 fn malformed(error: std::io::Error) -> Error {
@@ -62,7 +65,7 @@ impl Archive {
     /// # Errors
     /// `InvalidArgument` for a malformed tar, an entry that leads outside, appears twice or is neither file, directory
     /// nor symbolic link, and beyond the limits.
-    pub(super) fn open(file: File) -> Result<Self> {
+    pub fn open_blocking(file: File) -> Result<Self> {
         let len = file
             .metadata()
             .map_err(|error| bad("cannot be read").caused_by(error))?
@@ -131,7 +134,7 @@ impl Archive {
     }
 
     /// The entry `name`, following links inside the archive.
-    pub(super) fn find(&self, name: &str) -> Option<Span> {
+    pub fn find(&self, name: &str) -> Option<Span> {
         let mut name = name;
         for _hop in 0..MAX_LINKS {
             if let Some(span) = self.spans.get(name) {
@@ -143,10 +146,15 @@ impl Archive {
     }
 
     /// All files directly or indirectly below `prefix`, with the rest of their names.
-    pub(super) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, Span)> {
+    pub fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, Span)> {
         self.spans
             .iter()
             .filter_map(move |(name, span)| Some((name.strip_prefix(prefix)?, *span)))
+    }
+
+    /// Whether it has links, by which one entry is read under the name of another.
+    pub fn has_links(&self) -> bool {
+        !self.links.is_empty()
     }
 
     /// Reads at most `max` bytes of an entry from byte `from` on; empty at its end.
@@ -161,14 +169,34 @@ impl Archive {
     }
 
     /// Reads a whole entry of at most `limit` bytes.
-    pub(super) fn read(&self, span: Span, limit: u64) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// `ResourceExhausted` where it is longer; `InvalidArgument` where it cannot be read.
+    pub fn read_blocking(&self, span: Span, limit: u64) -> Result<Vec<u8>> {
         if span.len > limit {
             return Err(Error::exhausted(format!(
-                "image archive: a document of {} bytes, more than {limit}",
+                "archive: a document of {} bytes, more than {limit}",
                 span.len
             )));
         }
         self.read_at(span, 0, usize::MAX)
+    }
+
+    /// Copies a whole entry to where `into` stands.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` on a full disk; `InvalidArgument` where the archive has become shorter.
+    pub fn copy_blocking(&self, span: Span, into: &mut File) -> Result<()> {
+        let unreadable = |error: std::io::Error| bad("cannot be read").caused_by(error);
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(span.offset))
+            .map_err(unreadable)?;
+        let what = || "copy out of an archive".to_owned();
+        let copied = std::io::copy(&mut file.take(span.len), into).sys(what)?;
+        match copied == span.len {
+            true => Ok(()),
+            false => Err(bad("it became shorter while it was read")),
+        }
     }
 }
 
@@ -196,30 +224,40 @@ fn clean(parent: &str, text: &str) -> Result<String> {
     Ok(parts.join("/"))
 }
 
-/// The archive from its beginning; the gzip around it, where there is one, undone into `spare`, at most `limit` bytes.
+/// The archive from its beginning; gzip or zstd around it, where there is one, undone into `spare`, at most `limit` bytes.
 ///
 /// # Errors
-/// `InvalidArgument` for broken gzip, `ResourceExhausted` above the limit.
-pub(super) fn plain(
+/// `InvalidArgument` for what is broken, `ResourceExhausted` above the limit or on a full disk.
+pub fn plain_blocking(
     mut file: File,
     spare: impl FnOnce() -> Result<File>,
     limit: u64,
 ) -> Result<File> {
     let unreadable = |error: std::io::Error| bad("cannot be read").caused_by(error);
     file.rewind().map_err(unreadable)?;
-    let mut magic = [0_u8; 2];
-    let is_gzip = file.read_exact_at(&mut magic, 0).is_ok() && magic == [0x1f, 0x8b];
-    if !is_gzip {
-        return Ok(file);
-    }
+    let mut magic = [0_u8; 4];
+    let begins = |with: &[u8], magic: &[u8]| magic.starts_with(with);
+    let packed: Box<dyn Read> = match file.read_exact_at(&mut magic, 0) {
+        Ok(()) if begins(GZIP, &magic) => {
+            Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file)))
+        }
+        Ok(()) if begins(ZSTD, &magic) => {
+            Box::new(Unzstd::new(BufReader::new(file)).map_err(unreadable)?)
+        }
+        _ => return Ok(file),
+    };
     let mut out = spare()?;
-    let unzipped = flate2::read::MultiGzDecoder::new(BufReader::new(file));
-    let mut bounded = unzipped.take(limit.saturating_add(1));
-    let written = std::io::copy(&mut bounded, &mut out)
-        .map_err(|error| bad("cannot be decompressed").caused_by(error))?;
+    let mut bounded = packed.take(limit.saturating_add(1));
+    let written = std::io::copy(&mut bounded, &mut out).map_err(|error| {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull => Error::exhausted("archive: the disk is full"),
+            _ => bad("cannot be decompressed"),
+        }
+        .caused_by(error)
+    })?;
     if written > limit {
         return Err(Error::exhausted(format!(
-            "image archive: larger than {limit} bytes when decompressed"
+            "archive: larger than {limit} bytes when decompressed"
         )));
     }
     out.rewind().map_err(unreadable)?;
@@ -256,7 +294,7 @@ mod tests {
         }
         file.write_all(&[0; 1024]).unwrap();
         std::io::Seek::rewind(&mut file).unwrap();
-        Archive::open(file)
+        Archive::open_blocking(file)
     }
 
     fn file(name: &str, body: &[u8]) -> Vec<u8> {
@@ -290,8 +328,8 @@ mod tests {
 
         for name in ["a/b", "c/link"] {
             let span = archive.find(name).unwrap();
-            assert_eq!(archive.read(span, 5).unwrap(), b"hello");
-            assert!(archive.read(span, 4).is_err());
+            assert_eq!(archive.read_blocking(span, 5).unwrap(), b"hello");
+            assert!(archive.read_blocking(span, 4).is_err());
         }
         assert_eq!(
             archive
@@ -338,8 +376,8 @@ mod tests {
         };
         let spare = || Ok(tempfile::tempfile().unwrap());
 
-        let out = plain(zipped(), spare, 10_000).unwrap();
+        let out = plain_blocking(zipped(), spare, 10_000).unwrap();
         assert_eq!(out.metadata().unwrap().len(), 10_000);
-        assert!(plain(zipped(), spare, 9_999).is_err());
+        assert!(plain_blocking(zipped(), spare, 9_999).is_err());
     }
 }

@@ -226,6 +226,7 @@ mod tests {
                 .iter()
                 .map(|(text, name)| blob(text, TITLE, name))
                 .collect(),
+            annotations: [].into(),
         };
         layers(&Digest::sha256(b"target"), &manifest)
     }
@@ -275,6 +276,7 @@ mod tests {
         let manifest = |layers: Vec<Descriptor>| Manifest {
             config: blob("c", "x", "y"),
             layers,
+            annotations: [].into(),
         };
         let target = Digest::sha256(b"t");
         let both = layers(&target, &manifest(vec![plain.clone(), named])).unwrap();

@@ -189,6 +189,7 @@ mod tests {
                 manifest: descriptor.digest.clone(),
                 target: descriptor,
                 config: ImageConfig::default(),
+                is_checkpoint: false,
                 config_json: bytes::Bytes::new(),
                 layers: Vec::new(),
                 size: 7,

@@ -1,5 +1,7 @@
 //! From a target to the one image in it that this machine runs: index, manifest, configuration.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
@@ -13,6 +15,12 @@ use crate::registry::manifest::{
 use crate::registry::platform::PlatformVector;
 
 const OLD_CONFIG: &str = "application/octet-stream";
+
+/// What the tools that make images of checkpoints say of them: CRI-O's way, and that of containerd 2.1 to 2.3.
+const CHECKPOINT: [&str; 2] = [
+    "io.kubernetes.cri-o.annotations.checkpoint.name",
+    "org.criu.checkpoint.container.name",
+];
 
 /// One layer: the blob and what it unpacks to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +49,8 @@ pub(super) struct Facts {
     pub(super) config: ImageConfig,
     pub(super) config_json: Bytes,
     pub(super) layers: Vec<Layer>,
+    /// It says of itself that it is a container's checkpoint.
+    pub(super) is_checkpoint: bool,
     /// Target, manifest, configuration and layers together, present or not.
     pub(super) size: u64,
 }
@@ -108,6 +118,7 @@ struct Chosen {
     manifest: Manifest,
     /// The index did not say what it runs on.
     check_platform: bool,
+    is_checkpoint: bool,
 }
 
 impl Chosen {
@@ -139,6 +150,7 @@ impl Chosen {
             config,
             config_json,
             layers,
+            is_checkpoint: self.is_checkpoint,
             size,
         }
     }
@@ -151,17 +163,24 @@ async fn choose(
 ) -> Result<Chosen> {
     let mut descriptor = target.clone();
     let mut check_platform = false;
+    let mut is_checkpoint = false;
+    let mut note = |annotations: &BTreeMap<String, String>| {
+        is_checkpoint |= CHECKPOINT.iter().any(|key| annotations.contains_key(*key));
+        is_checkpoint
+    };
     for _depth in 0..MAX_DEPTH {
         let body = documents.document(&descriptor, MAX_MANIFEST).await?;
         match manifest::decode(&descriptor, &body)? {
             Document::Manifest(manifest) => {
                 return Ok(Chosen {
                     descriptor,
+                    is_checkpoint: note(&manifest.annotations),
                     manifest,
                     check_platform,
                 });
             }
             Document::Index(index) => {
+                note(&index.annotations);
                 let best = platforms.choose(&index.manifests);
                 let best = best.first().ok_or_else(|| no_match(target, platforms))?;
                 check_platform = best.platform.is_none();

@@ -66,8 +66,8 @@ impl Images {
         let platforms = self.inner.platforms.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let spare = || spool_file(&directory);
-            let file = archive::plain(file, spare, limit)?;
-            understand(Arc::new(Archive::open(file)?), &platforms, name)
+            let file = archive::plain_blocking(file, spare, limit)?;
+            understand(Arc::new(Archive::open_blocking(file)?), &platforms, name)
         });
         let contents = reading
             .await
@@ -124,7 +124,7 @@ fn import_name(text: &str) -> Result<String> {
 }
 
 /// A file that only we see, in a directory that only we enter.
-fn spool_file(directory: &Path) -> Result<File> {
+pub(super) fn spool_file(directory: &Path) -> Result<File> {
     files::make_dir_blocking(directory, 0o700)?;
     files::unnamed_file_blocking(directory)
 }
@@ -195,7 +195,7 @@ impl Documents for FromArchive<'_> {
                 Source::Made(bytes) => bytes,
                 Source::InArchive(span) => {
                     let archive = Arc::clone(&self.contents.archive);
-                    let read = tokio::task::spawn_blocking(move || archive.read(span, limit)).await;
+                    let read = tokio::task::spawn_blocking(move || archive.read_blocking(span, limit)).await;
                     read.classify(Kind::Internal, || "read the image archive".to_owned())??
                         .into()
                 }

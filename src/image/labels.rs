@@ -138,6 +138,7 @@ mod tests {
         let manifest = Document::Manifest(Manifest {
             config: blob(CONFIG, "c"),
             layers: vec![blob(LAYER, "a"), blob("x/y", "o"), blob(LAYER, "b")],
+            annotations: BTreeMap::new(),
         });
         let keys: Vec<String> = children(&manifest).into_keys().collect();
         assert_eq!(
@@ -160,6 +161,7 @@ mod tests {
                 child(INDEX, "2"),
                 child(MANIFEST, "3"),
             ],
+            annotations: BTreeMap::new(),
         });
         let labels = children(&index);
         assert_eq!(labels.len(), 3);

@@ -55,7 +55,7 @@ pub(super) fn understand(
         }
     }
     if let Some(span) = archive.find("index.json") {
-        let body = archive.read(span, MAX_MANIFEST)?;
+        let body = archive.read_blocking(span, MAX_MANIFEST)?;
         let index = Descriptor {
             media_type: INDEX.to_owned(),
             digest: Digest::sha256(&body),
@@ -141,7 +141,7 @@ fn docker(
     name: Option<String>,
 ) -> Result<Contents> {
     let bad = |why: &str| Error::invalid(format!("image archive: {why}"));
-    let body = archive.read(listing, MAX_MANIFEST)?;
+    let body = archive.read_blocking(listing, MAX_MANIFEST)?;
     let mut images: Vec<DockerImage> = serde_json::from_slice(&body)
         .classify(Kind::InvalidArgument, || {
             "image archive: manifest.json".to_owned()
@@ -157,7 +157,7 @@ fn docker(
     let span = archive
         .find(&image.config)
         .ok_or_else(|| missing(&image.config))?;
-    let config = archive.read(span, MAX_CONFIG)?;
+    let config = archive.read_blocking(span, MAX_CONFIG)?;
     let config_digest = Digest::sha256(&config);
     let mut layers = Vec::with_capacity(image.layers.len());
     sources.insert(config_digest.to_string(), Source::Made(config.into()));

@@ -3,7 +3,7 @@
 
 use futures::future::BoxFuture;
 
-use super::Images;
+use super::{Images, Inner};
 use super::unpack::BringLayer;
 use super::view::ImageView;
 use crate::containerd::{Content, LeaseId, Leases};
@@ -17,17 +17,12 @@ impl Images {
     /// what the configuration says.
     pub async fn ensure_unpacked(&self, image: &ImageView, snapshotter: &str) -> Result<()> {
         let inner = &self.inner;
-        let containerd = &inner.containerd;
         let target = &image.target.digest;
         let lease = inner
             .leases
-            .take(&containerd.leases, &*inner.clock, target)
+            .take(&inner.containerd.leases, &*inner.clock, target)
             .await?;
-        let here = Here {
-            content: &*containerd.content,
-            leases: &*containerd.leases,
-            lease: lease.id(),
-        };
+        let here = inner.here(lease.id());
         let plugins = inner.plugins().await;
         let unpack = inner.unpack(lease.id(), snapshotter, &plugins);
         unpack
@@ -39,8 +34,19 @@ impl Images {
     }
 }
 
+impl Inner {
+    /// Layers that are in the content store, put under a lease.
+    pub(super) fn here<'a>(&'a self, lease: &'a LeaseId) -> Here<'a> {
+        Here {
+            content: &*self.containerd.content,
+            leases: &*self.containerd.leases,
+            lease,
+        }
+    }
+}
+
 /// Layers that must be in the content store already.
-struct Here<'a> {
+pub(super) struct Here<'a> {
     content: &'a dyn Content,
     leases: &'a dyn Leases,
     lease: &'a LeaseId,

@@ -8,6 +8,7 @@ mod apply;
 mod archive;
 mod artifact;
 mod catalog;
+mod checkpoint;
 mod config_blob;
 mod counted;
 mod du;
@@ -44,6 +45,7 @@ use tokio::sync::RwLock;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use apply::fuzz;
+pub use archive::{Archive, Span, plain_blocking};
 pub use config_blob::{ImageConfig, ImageUser};
 pub use du::{DiskUsage, ImageUsage};
 pub use facts::Layer;

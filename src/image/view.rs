@@ -32,6 +32,8 @@ pub struct ImageView {
     pub layers: Vec<Layer>,
     /// What it says about itself.
     pub config: ImageConfig,
+    /// It says of itself that it is a container's checkpoint.
+    pub is_checkpoint: bool,
     /// Its configuration as it is, for verbose answers.
     pub config_json: Bytes,
 }
@@ -60,6 +62,7 @@ impl ImageView {
             target: facts.target.clone(),
             layers: facts.layers.clone(),
             config: facts.config.clone(),
+            is_checkpoint: facts.is_checkpoint,
             config_json: facts.config_json.clone(),
         }
     }

@@ -90,6 +90,8 @@ pub struct ContainerView {
     pub image: ContainerImage,
     /// The images that it mounts as volumes, in the order of its mounts.
     pub volume_images: Vec<ContainerImage>,
+    /// The checkpoint that it goes on from, as the request named it; `None` for one that begins anew.
+    pub restored_from: Option<String>,
     /// Absolute path of the log file; empty without a log.
     pub log_path: String,
     /// Limits in force.

@@ -361,6 +361,7 @@ fn container_view(container: FoundContainer, sandbox: SandboxId) -> Result<Conta
         image: container.mark.image,
         volume_images: container.mark.volume_images,
         project: container.mark.project,
+        restored_from: container.mark.restored_from,
         log_path: container.stored.log_path,
         resources,
         user: container.mark.user,

@@ -83,6 +83,8 @@ pub enum Document {
 pub struct Index {
     /// Every child, also those of other platforms.
     pub manifests: Vec<Child>,
+    /// Annotations of the index itself.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// One child of an index.
@@ -101,6 +103,8 @@ pub struct Manifest {
     pub config: Descriptor,
     /// Layers, bottom first.
     pub layers: Vec<Descriptor>,
+    /// Annotations of the manifest itself.
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -116,6 +120,8 @@ struct RawDocument {
     layers: Option<Vec<RawDescriptor>>,
     #[serde(default)]
     fs_layers: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -191,31 +197,43 @@ pub fn decode(descriptor: &Descriptor, bytes: &[u8]) -> Result<Document> {
                 manifests,
                 config: None,
                 layers: None,
+                annotations,
                 ..
             },
-        ) => index(manifests.unwrap_or_default()).map(Document::Index),
+        ) => {
+            let manifests = children(manifests.unwrap_or_default())?;
+            let annotations = annotations.unwrap_or_default();
+            Ok(Document::Index(Index {
+                manifests,
+                annotations,
+            }))
+        }
         (
             MediaKind::Manifest,
             RawDocument {
                 manifests: None,
                 config: Some(config),
                 layers,
+                annotations,
                 ..
             },
-        ) => manifest(config, layers.unwrap_or_default()).map(Document::Manifest),
+        ) => Ok(Document::Manifest(Manifest {
+            annotations: annotations.unwrap_or_default(),
+            ..manifest(config, layers.unwrap_or_default())?
+        })),
         (MediaKind::Manifest, RawDocument { config: None, .. }) => Err(bad("it has no config")),
         _ => Err(bad("it is a manifest and an index at once")),
     }
 }
 
-fn index(manifests: Vec<RawDescriptor>) -> Result<Index> {
+fn children(manifests: Vec<RawDescriptor>) -> Result<Vec<Child>> {
     if manifests.len() > MAX_CHILDREN {
         return Err(Error::invalid(format!(
             "index: {} manifests, more than {MAX_CHILDREN}",
             manifests.len()
         )));
     }
-    let manifests = manifests
+    manifests
         .into_iter()
         .map(|mut raw| {
             let platform = raw.platform.take();
@@ -224,8 +242,7 @@ fn index(manifests: Vec<RawDescriptor>) -> Result<Index> {
                 platform,
             })
         })
-        .collect::<Result<_>>()?;
-    Ok(Index { manifests })
+        .collect()
 }
 
 fn manifest(config: RawDescriptor, layers: Vec<RawDescriptor>) -> Result<Manifest> {
@@ -246,7 +263,11 @@ fn manifest(config: RawDescriptor, layers: Vec<RawDescriptor>) -> Result<Manifes
         .into_iter()
         .map(RawDescriptor::into_descriptor)
         .collect::<Result<_>>()?;
-    Ok(Manifest { config, layers })
+    Ok(Manifest {
+        config,
+        layers,
+        annotations: BTreeMap::new(),
+    })
 }
 
 /// Whether `bytes` hash to `digest`.

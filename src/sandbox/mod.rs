@@ -151,6 +151,11 @@ impl Sandboxes {
         &self.deps
     }
 
+    /// The sandbox that was made under `key` and not removed since.
+    pub fn made(&self, key: &PodKey) -> Option<SandboxId> {
+        self.flights.landing(key).map(|landing| landing.value)
+    }
+
     /// The steps recorded on tmpfs.
     pub fn step_records(&self) -> &Records<StepRecord> {
         &self.records

@@ -11,6 +11,8 @@ use tonic::Status;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tower::{Layer, Service};
 
+use crate::cri::deadline;
+
 /// Ends requests at their own deadlines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines;
@@ -60,24 +62,9 @@ where
     }
 }
 
-/// What `grpc-timeout` allows: up to eight digits and a unit (gRPC over HTTP/2, "Timeout"); nothing where it is missing
-/// or malformed.
+/// What a request's headers allow; nothing where they say nothing that can be read.
 fn of(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (amount, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    if !(1..=8).contains(&amount.len()) || !amount.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let amount: u64 = amount.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(amount.saturating_mul(3600))),
-        "M" => Some(Duration::from_secs(amount.saturating_mul(60))),
-        "S" => Some(Duration::from_secs(amount)),
-        "m" => Some(Duration::from_millis(amount)),
-        "u" => Some(Duration::from_micros(amount)),
-        "n" => Some(Duration::from_nanos(amount)),
-        _ => None,
-    }
+    deadline::parse(headers.get(deadline::HEADER)?.to_str().ok()?)
 }
 
 #[cfg(test)]
@@ -85,26 +72,6 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-
-    fn read(value: &'static str) -> Option<Duration> {
-        let mut headers = HeaderMap::new();
-        headers.insert("grpc-timeout", value.parse().unwrap());
-        of(&headers)
-    }
-
-    #[test]
-    fn the_deadline_is_read_in_every_unit_and_nonsense_is_none() {
-        assert_eq!(of(&HeaderMap::new()), None);
-        assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
-        assert_eq!(read("3M"), Some(Duration::from_secs(180)));
-        assert_eq!(read("4S"), Some(Duration::from_secs(4)));
-        assert_eq!(read("5m"), Some(Duration::from_millis(5)));
-        assert_eq!(read("998u"), Some(Duration::from_micros(998)));
-        assert_eq!(read("99999999n"), Some(Duration::from_nanos(99_999_999)));
-        for nonsense in ["", "S", "+1S", "123456789S", "1", "1s", "1.5S", "-1S"] {
-            assert_eq!(read(nonsense), None, "{nonsense}");
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_late_reply_is_deadline_exceeded_and_one_in_time_goes_out() {

@@ -40,9 +40,13 @@ impl ImageDesk {
     async fn unpack_local(&self, id: &str, snapshotter: &str) -> Result<()> {
         match self.images.resolve_local(id)? {
             Some(view) => self.images.ensure_unpacked(&view, snapshotter).await,
-            None => Err(Error::not_found(format!("image {id}: removed meanwhile"))),
+            None => Err(removed_meanwhile(id)),
         }
     }
+}
+
+fn removed_meanwhile(id: &str) -> Error {
+    Error::not_found(format!("image {id}: removed meanwhile"))
 }
 
 fn image(view: &ImageView) -> pb::Image {
@@ -175,6 +179,7 @@ impl LocalImages for ImageDesk {
                 record: view.display_name().to_owned(),
                 chain_id: chain_of(&view),
                 is_artifact: view.is_artifact(),
+                is_checkpoint: view.is_checkpoint,
                 defaults: view.config.defaults.clone(),
             }
         }))
@@ -186,6 +191,18 @@ impl LocalImages for ImageDesk {
         snapshotter: &'a str,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.unpack_local(&image.id, snapshotter))
+    }
+
+    fn checkpoint<'a>(
+        &'a self,
+        image: &'a LocalImage,
+    ) -> BoxFuture<'a, Result<Vec<crate::image::Archive>>> {
+        Box::pin(async move {
+            match self.images.resolve_local(&image.id)? {
+                Some(view) => self.images.checkpoint(&view).await,
+                None => Err(removed_meanwhile(&image.id)),
+            }
+        })
     }
 }
 

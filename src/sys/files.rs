@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -224,6 +224,22 @@ pub fn read_open_capped_blocking(file: File, path: &Path, cap: u64) -> Result<Ve
             path.display()
         )))
     }
+}
+
+/// Reads the last bytes of a regular file, at most `cap`, opened as by [`open_regular_blocking`]. Answers whether there is
+/// more before them.
+///
+/// # Errors
+/// As there, and where it cannot be read.
+pub fn read_tail_blocking(path: &Path, cap: u64) -> Result<(Vec<u8>, bool)> {
+    let what = || format!("read the end of {}", path.display());
+    let mut file = open_regular_blocking(path)?;
+    let length = file.metadata().sys(what)?.len();
+    let begin = length.saturating_sub(cap);
+    file.seek(SeekFrom::Start(begin)).sys(what)?;
+    let mut bytes = Vec::new();
+    file.take(cap).read_to_end(&mut bytes).sys(what)?;
+    Ok((bytes, begin > 0))
 }
 
 #[cfg(test)]

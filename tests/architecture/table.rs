@@ -174,7 +174,15 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("serde_json", ANYWHERE),
     ("serde_saphyr", &["play", "devices"]),
     ("sha2", ANYWHERE),
-    ("tar", &["image", "container/checkpoint", "recovery/tests"]),
+    (
+        "tar",
+        &[
+            "image",
+            "container/checkpoint",
+            "container/restore",
+            "recovery/tests",
+        ],
+    ),
     ("thiserror", ANYWHERE),
     ("tokio", ASYNC),
     ("tokio_rustls", &["streaming"]),

@@ -1,11 +1,12 @@
-//! The moment itself: the container is frozen, CRIU writes its processes down, containerd packs what it wrote, and it
-//! goes on. What that leaves behind on the way is one step, [`Step::Checkpoint`], however far it came.
+//! The moment itself: the containers are frozen, CRIU writes their processes down, containerd packs what they wrote, and
+//! they go on. What that leaves behind on the way is one step, [`Step::Checkpoint`], however far it came.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::containerd::{CheckpointDirs, LeaseId, SnapshotRequest, TaskState};
@@ -35,6 +36,13 @@ pub(super) struct Captured {
     pub(super) changes: PathBuf,
 }
 
+/// A container about to be written down.
+struct Capture<'a> {
+    view: &'a ContainerView,
+    dirs: CheckpointDirs,
+    lease: LeaseId,
+}
+
 fn lease_of(id: &ContainerId) -> LeaseId {
     LeaseId(format!("podwright-checkpoint-{id}"))
 }
@@ -45,45 +53,69 @@ fn base_of(id: &ContainerId) -> String {
 }
 
 impl Containers {
-    /// Freezes the container, writes it down and thaws it.
+    /// Freezes the containers, writes them down and thaws them. None is written down before all are frozen, and none
+    /// goes on before all are written down, so that they are of one moment.
     pub(super) async fn write_down_frozen(
         &self,
-        view: &ContainerView,
+        views: &[Arc<ContainerView>],
         operation: &Operation,
-    ) -> Result<Captured> {
-        let id = &view.id;
+    ) -> Result<Vec<Captured>> {
         operation.step("prepare");
+        let mut captures = Vec::new();
+        for view in views {
+            captures.push(self.prepare_capture(view).await?);
+        }
+        let containerd = &self.deps.containerd;
+        operation.step("pause");
+        for capture in &captures {
+            let pause = containerd.tasks.pause(capture.view.id.as_str());
+            operation.waiting(SHIM, pause).await?;
+        }
+        gate("checkpoint_container", "pause", Edge::After).await;
+        operation.patiently();
+        let mut changes = Vec::new();
+        for capture in &captures {
+            changes.push(self.dump(capture, operation).await?);
+        }
+        operation.step("resume");
+        for capture in &captures {
+            containerd.tasks.resume(capture.view.id.as_str()).await?;
+        }
+        gate("checkpoint_container", "resume", Edge::After).await;
+        operation.step("fetch changes");
+        let mut captured = Vec::new();
+        for (capture, changes) in captures.into_iter().zip(changes) {
+            let place = work_dir(&self.deps, &capture.view.id).join("changes");
+            self.fetch(&changes, place.clone()).await?;
+            captured.push(Captured {
+                dirs: capture.dirs,
+                changes: place,
+            });
+        }
+        Ok(captured)
+    }
+
+    async fn prepare_capture<'a>(&self, view: &'a ContainerView) -> Result<Capture<'a>> {
+        let id = &view.id;
         let dirs = make_dirs(work_dir(&self.deps, id)).await?;
         self.begin(id, Step::Checkpoint).await?;
         gate("checkpoint_container", "pause", Edge::Before).await;
-        let containerd = &self.deps.containerd;
         let lease = lease_of(id);
         let expire = self.deps.clock.now().after(LIFE);
-        containerd
-            .leases
-            .create(&lease, Some(expire), BTreeMap::new())
-            .await?;
-        operation.step("pause");
-        let pause = containerd.tasks.pause(id.as_str());
-        operation.waiting(SHIM, pause).await?;
-        gate("checkpoint_container", "pause", Edge::After).await;
+        let leases = &self.deps.containerd.leases;
+        leases.create(&lease, Some(expire), BTreeMap::new()).await?;
+        Ok(Capture { view, dirs, lease })
+    }
+
+    /// Writes a frozen container down; answers the packed changes to its root file system.
+    async fn dump(&self, capture: &Capture<'_>, operation: &Operation) -> Result<Descriptor> {
+        let Capture { view, dirs, lease } = capture;
         operation.step("criu");
-        operation.patiently();
-        let dump = containerd.tasks.checkpoint(id.as_str(), &dirs);
+        let dump = self.deps.containerd.tasks.checkpoint(view.id.as_str(), dirs);
         operation.waiting("criu", dump).await?;
         gate("checkpoint_container", "criu", Edge::After).await;
         operation.step("changes");
-        let changes = self.pack_changes(view, &lease).await?;
-        operation.step("resume");
-        containerd.tasks.resume(id.as_str()).await?;
-        gate("checkpoint_container", "resume", Edge::After).await;
-        operation.step("fetch changes");
-        let place = work_dir(&self.deps, id).join("changes");
-        self.fetch(&changes, place.clone()).await?;
-        Ok(Captured {
-            dirs,
-            changes: place,
-        })
+        self.pack_changes(view, lease).await
     }
 
     /// Brings a blob into a file.

@@ -66,22 +66,23 @@ impl Criu {
         }
     }
 
-    /// Fails exactly as kubelet's tests and tools expect of a runtime that cannot: the text must be this alone.
+    /// Fails exactly as kubelet's tests and tools expect of a runtime that cannot: the text must be this alone. `key` is
+    /// the configuration's that switches the method off.
     ///
     /// # Errors
     /// `Unimplemented` where checkpoints are switched off or CRIU is of no use.
-    pub(super) fn ensure(criu: Option<&Self>) -> Result<()> {
+    pub(in super::super) fn ensure(criu: Option<&Self>, method: &str, key: &str) -> Result<()> {
         let obstacle = match criu {
             Some(criu) => criu.obstacle(),
-            None => Some("containers.enable_criu is false".to_owned()),
+            None => Some(format!("{key} is false")),
         };
         let Some(obstacle) = obstacle else {
             return Ok(());
         };
-        tracing::info!(obstacle, "a checkpoint was asked for and is refused");
+        tracing::info!(obstacle, method, "a checkpoint was asked for and is refused");
         Err(Error::new(
             Kind::Unimplemented,
-            "method CheckpointContainer not implemented",
+            format!("method {method} not implemented"),
         ))
     }
 }

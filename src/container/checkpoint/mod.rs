@@ -12,6 +12,7 @@ mod archive;
 mod capture;
 mod criu;
 mod documents;
+mod pod;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,8 @@ use capture::Captured;
 
 pub(super) use capture::is_left;
 pub use criu::Criu;
+pub(super) use pod::{ARCHIVE, POD_DOCUMENT, read_pod_document_blocking};
+pub use pod::PodCheckpointRequest;
 
 /// How long the place of the archive may take to be looked at.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
@@ -76,7 +79,7 @@ impl Containers {
         request: CheckpointRequest,
     ) -> Result<()> {
         let (view, site) = self.expect(&request.container)?;
-        Criu::ensure(criu)?;
+        Criu::ensure(criu, "CheckpointContainer", "containers.enable_criu")?;
         let place = Place::of(&request.location)?;
         let this = self.clone();
         let work = async move { this.checkpoint_whole(&view, &site, &place, request).await };
@@ -137,12 +140,15 @@ impl Containers {
         let look = move || looked.check_blocking();
         let pod = view.sandbox.as_str();
         self.deps.paths.run(pod, what, LOOK_LIMIT, look).await?;
-        let captured = self.write_down_frozen(&view, operation).await?;
+        let views = [view];
+        let captured = self.write_down_frozen(&views, operation).await?;
         operation.step("archive");
         operation.patiently();
-        let size = self.archive(&view, place, status, captured).await?;
-        gate("checkpoint_container", "archive", Edge::After).await;
-        tracing::info!(container.id = %view.id, path = %place.path().display(), size, "container written down");
+        for (view, captured) in views.iter().zip(captured) {
+            let size = self.archive(view, place, status, captured).await?;
+            gate("checkpoint_container", "archive", Edge::After).await;
+            tracing::info!(container.id = %view.id, path = %place.path().display(), size, "container written down");
+        }
         Ok(())
     }
 

@@ -1,10 +1,9 @@
 //! The end of a container's log, in the format of CRI log files (contract: pods 7).
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-use crate::model::{Classify as _, Kind, Result};
+use crate::model::Result;
+use crate::sys::files::read_tail_blocking;
 
 /// As much of the end of a log as is read.
 const TAIL_BYTES: u64 = 8 << 10;
@@ -18,17 +17,8 @@ const CHARACTERS: usize = 200;
 /// # Errors
 /// Where the file cannot be read.
 pub(super) fn read_blocking(path: &Path) -> Result<Vec<String>> {
-    let what = || format!("read the end of {}", path.display());
-    let mut file = File::open(path).classify(Kind::Internal, what)?;
-    let length = file.metadata().classify(Kind::Internal, what)?.len();
-    let begin = length.saturating_sub(TAIL_BYTES);
-    file.seek(SeekFrom::Start(begin))
-        .classify(Kind::Internal, what)?;
-    let mut bytes = Vec::new();
-    file.take(TAIL_BYTES)
-        .read_to_end(&mut bytes)
-        .classify(Kind::Internal, what)?;
-    Ok(of(&bytes, begin > 0))
+    let (bytes, is_cut) = read_tail_blocking(path, TAIL_BYTES)?;
+    Ok(of(&bytes, is_cut))
 }
 
 fn of(bytes: &[u8], is_cut: bool) -> Vec<String> {

@@ -327,6 +327,11 @@ impl World {
         self.lock().frozen()
     }
 
+    /// The options that the task of `id` was created with.
+    pub(crate) fn task_options(&self, id: &str) -> Option<Payload> {
+        self.lock().options(id)
+    }
+
     /// The resources that the last update gave the task of `id`.
     pub(crate) fn resources(&self, id: &str) -> Option<Payload> {
         self.lock().resources(id)

@@ -37,6 +37,8 @@ pub(super) struct Task {
     pub(super) execs: BTreeMap<String, Process>,
     oom_kills: u64,
     resources: Option<Payload>,
+    /// What it was created with.
+    options: Option<Payload>,
 }
 
 impl Process {
@@ -97,9 +99,11 @@ impl State {
             execs: BTreeMap::new(),
             oom_kills: 0,
             resources: None,
+            options: request.options.clone(),
         };
         self.tasks.insert(request.id.clone(), task);
-        Ok(pid)
+        // A task that is to be restored has no process before its start.
+        Ok(request.options.as_ref().map_or(pid, |_restored| Pid(0)))
     }
 
     pub(super) fn start(&mut self, id: &str, exec: Option<&ExecId>) -> Result<Pid> {
@@ -251,6 +255,7 @@ impl State {
             return Err(Error::precondition("cannot checkpoint a stopped task"));
         }
         for (dir, name) in [
+            (&dirs.images, "inventory.img"),
             (&dirs.images, "pages-1.img"),
             (&dirs.images, "core-1.img"),
             (&dirs.work, "dump.log"),
@@ -260,6 +265,11 @@ impl State {
                 .map_err(|error| Error::internal(format!("write {name}")).caused_by(error))?;
         }
         Ok(())
+    }
+
+    /// The options that a task was created with.
+    pub(super) fn options(&self, id: &str) -> Option<Payload> {
+        self.tasks.get(id)?.options.clone()
     }
 
     /// What the last update of a task asked for.

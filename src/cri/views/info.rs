@@ -143,6 +143,9 @@ struct ContainerInfo<'a> {
     runtime_options: Option<RuncOptions>,
     config: Option<&'a RawValue>,
     runtime_spec: Option<&'a RawValue>,
+    /// Ours: the checkpoint that it goes on from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored_from: Option<&'a str>,
     /// Why it ended, as far as podwright found out.
     #[serde(skip_serializing_if = "str::is_empty")]
     exit_diagnosis: &'a str,
@@ -293,6 +296,7 @@ pub(in crate::cri) fn container(
         runtime_options: runtime_options(handler),
         config: raw(&view.record),
         runtime_spec: raw(&view.spec),
+        restored_from: view.restored_from.as_deref(),
         exit_diagnosis: view.ended.as_ref().map_or("", |ended| &ended.diagnosis),
         quota_project: view.project.as_ref().map(|project| project.id),
         log: logged.map(LogInfo::from),

@@ -85,6 +85,7 @@ fn container() -> ContainerView {
         },
         volume_images: Vec::new(),
         project: None,
+        restored_from: None,
         log_path: "/var/log/pods/x/0.log".into(),
         resources: Resources {
             cpu_shares: Some(512),

@@ -38,7 +38,7 @@ use lay::{Laying, Limits};
 use source::{Ahead, Buffers, Hashed, Inline};
 use tape::Tape;
 use target::Target;
-use zstd::Unzstd;
+pub(super) use zstd::Unzstd;
 
 /// Layers unpacked at the same time on this node, whoever wants them.
 const AT_ONCE: usize = 4;
@@ -48,8 +48,8 @@ const MAX_ENTRIES: u64 = 10_000_000;
 const SMALL: u64 = 1 << 20;
 /// Bytes of the blob read at a time.
 const READ: usize = 256 << 10;
-const GZIP: &[u8] = &[0x1f, 0x8b];
-const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+pub(super) const GZIP: &[u8] = &[0x1f, 0x8b];
+pub(super) const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 static SEATS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(AT_ONCE)));
 

@@ -12,10 +12,10 @@ const WINDOW_LOG: u32 = 23;
 const TOO_LARGE: &str = "Frame requires too much memory for decoding";
 
 /// The bytes of all frames, one after the other; frames that carry no data are passed over.
-pub(super) struct Unzstd<R: BufRead>(Decoder<'static, R>);
+pub(in crate::image) struct Unzstd<R: BufRead>(Decoder<'static, R>);
 
 impl<R: BufRead> Unzstd<R> {
-    pub(super) fn new(packed: R) -> io::Result<Self> {
+    pub(in crate::image) fn new(packed: R) -> io::Result<Self> {
         let mut decoder = Decoder::with_buffer(packed)?;
         decoder.window_log_max(WINDOW_LOG)?;
         Ok(Self(decoder))

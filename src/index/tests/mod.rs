@@ -92,6 +92,7 @@ fn container(id: &str, sandbox: &SandboxId) -> ContainerView {
         image: ContainerImage::default(),
         volume_images: Vec::new(),
         project: None,
+        restored_from: None,
         log_path: String::new(),
         resources: Resources::default(),
         user: ContainerUser::default(),

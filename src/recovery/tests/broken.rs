@@ -2,6 +2,7 @@
 //! the same process goes on or another takes over: once the pod is removed nothing is left.
 
 use super::house::{Home, House, PodKind};
+use super::restores;
 use crate::containerd::fake::Fault;
 use crate::model::Result;
 use crate::sys;
@@ -14,6 +15,10 @@ enum Verb {
     StartContainer,
     ExecSync,
     CheckpointContainer,
+    CheckpointPod,
+    CreateFromCheckpoint,
+    StartFromCheckpoint,
+    RestorePod,
     StopContainer,
     RemoveContainer,
     StopPodSandbox,
@@ -30,6 +35,20 @@ impl Verb {
             Self::StartContainer => {
                 home.run().await.unwrap();
                 home.create().await.unwrap();
+            }
+            Self::CreateFromCheckpoint => {
+                restores::write_archive(&home.archive);
+                drop(home.run().await.unwrap());
+            }
+            Self::StartFromCheckpoint => {
+                restores::write_archive(&home.archive);
+                home.run().await.unwrap();
+                home.restore().await.unwrap();
+            }
+            Self::RestorePod => restores::fill_shelf(&home.shelf),
+            Self::CheckpointPod => {
+                restores::make_shelf(&home.shelf);
+                drop(home.run_all().await);
             }
             _ => drop(home.run_all().await),
         }
@@ -52,6 +71,13 @@ impl Verb {
             Self::StartContainer => home.containers.start(&container()).await,
             Self::ExecSync => home.exec().await,
             Self::CheckpointContainer => home.checkpoint(&container()).await,
+            Self::CheckpointPod => {
+                restores::make_shelf(&home.shelf);
+                home.checkpoint_pod().await
+            }
+            Self::CreateFromCheckpoint => home.restore().await.map(drop),
+            Self::StartFromCheckpoint => home.containers.start(&container()).await,
+            Self::RestorePod => home.restore_pod().await.map(drop),
             Self::StopContainer => home.containers.stop(&container(), 5).await,
             Self::RemoveContainer => home.containers.remove(&container()).await,
             Self::StopPodSandbox => home.sandboxes.stop(&pod()).await,
@@ -91,12 +117,13 @@ fn breaks(verb: Verb, pod: PodKind, fault: Fault, nth: usize, after: After) -> b
             return (false, false);
         }
         if after == After::Retry {
-            if verb == Verb::CheckpointContainer {
+            if matches!(verb, Verb::CheckpointContainer | Verb::CheckpointPod) {
                 home.recovery.sweep().await.unwrap();
                 assert_eq!(home.world.frozen(), [""; 0], "{}: {outcome:?}", what());
             }
             // A failed start is for good: kubelet makes another attempt of the container.
-            if outcome.is_err() && verb != Verb::StartContainer {
+            let is_start = matches!(verb, Verb::StartContainer | Verb::StartFromCheckpoint);
+            if outcome.is_err() && !is_start {
                 let again = verb.act(home).await;
                 assert!(
                     again.is_ok(),
@@ -159,6 +186,10 @@ broken! {
     start_container_leaves_nothing_whichever_call_breaks: StartContainer;
     exec_sync_leaves_nothing_whichever_call_breaks: ExecSync;
     checkpoint_container_leaves_nothing_whichever_call_breaks: CheckpointContainer;
+    checkpoint_pod_leaves_nothing_whichever_call_breaks: CheckpointPod;
+    create_from_a_checkpoint_leaves_nothing_whichever_call_breaks: CreateFromCheckpoint;
+    start_from_a_checkpoint_leaves_nothing_whichever_call_breaks: StartFromCheckpoint;
+    restore_pod_leaves_nothing_whichever_call_breaks: RestorePod;
     stop_container_leaves_nothing_whichever_call_breaks: StopContainer;
     remove_container_leaves_nothing_whichever_call_breaks: RemoveContainer;
     stop_pod_sandbox_leaves_nothing_whichever_call_breaks: StopPodSandbox;

@@ -25,6 +25,7 @@ fn a_container_is_written_down_whole_and_lives_on() {
             .collect();
         let wanted = [
             "checkpoint/core-1.img",
+            "checkpoint/inventory.img",
             "checkpoint/pages-1.img",
             "config.dump",
             "dump.log",

@@ -13,9 +13,12 @@ use futures::future::BoxFuture;
 use crate::config::{Config, Shared};
 use crate::container::{
     CheckpointRequest, Containers, CreateRequest, Criu, ExecSyncRequest, LocalImage, LocalImages,
+    PodCheckpointRequest, RestorePodRequest, RestoredPod,
 };
+use crate::containerd::Payload;
 use crate::containerd::fake::World;
 use crate::devices::DeviceFiles;
+use crate::image::Archive;
 use crate::index::Index;
 use crate::model::clock::CreationStamps;
 use crate::model::{
@@ -35,6 +38,8 @@ use crate::wire::{cri, record};
 const PACE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1));
 /// A thread that takes so many real milliseconds hangs.
 const HANGS_AFTER: u32 = 20_000;
+/// What the containers of the test run.
+const IMAGE: &str = "app:1";
 /// What outlives every pod: the pause root and the journal.
 const FIXTURES: [&str; 2] = ["pause", "facts.journal"];
 
@@ -55,6 +60,8 @@ pub(super) struct Home {
     pod: PodKind,
     /// Where checkpoints go.
     pub(super) archive: PathBuf,
+    /// Where checkpoints of pods go: a directory that is made for the test.
+    pub(super) shelf: PathBuf,
 }
 
 /// Which namespaces the pods of a test have.
@@ -103,6 +110,13 @@ impl LocalImages for OneImage {
     ) -> BoxFuture<'a, Result<()>> {
         async { Ok(()) }.boxed()
     }
+
+    fn checkpoint<'a>(
+        &'a self,
+        _image: &'a LocalImage,
+    ) -> BoxFuture<'a, Result<Vec<Archive>>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
 }
 
 impl House {
@@ -142,7 +156,7 @@ impl House {
             .map(|(name, settings)| {
                 let handler = RuntimeHandler {
                     settings: settings.clone(),
-                    options: None,
+                    options: Some(Payload::new(Payload::RUNC_OPTIONS, "")),
                     no_user_namespaces: None,
                     spec: SpecOptions::default(),
                 };
@@ -182,13 +196,14 @@ impl House {
             containers,
             pod,
             archive: self.dir.path().join("archive.tar"),
+            shelf: self.dir.path().join("shelf"),
         }
     }
 
     fn config(&self) -> Config {
         let dir = self.dir.path().display();
         let text = format!(
-            "[server]\nroot_dir = \"{dir}/root\"\nstate_dir = \"{dir}/state\"\n[sandbox]\nnetns_dir = \"{dir}/netns\"\n"
+            "[server]\nroot_dir = \"{dir}/root\"\nstate_dir = \"{dir}/state\"\n[sandbox]\nnetns_dir = \"{dir}/netns\"\n[containers]\nenable_restore = true\n"
         );
         std::fs::create_dir_all(self.dir.path().join("root")).unwrap();
         std::fs::create_dir_all(self.dir.path().join("state")).unwrap();
@@ -298,14 +313,14 @@ impl Home {
         })
     }
 
-    fn container_config(&self) -> (Arc<ContainerConfig>, Arc<str>) {
+    fn container_config(&self, image: &str) -> (Arc<ContainerConfig>, Arc<str>) {
         let config = cri::ContainerConfig {
             metadata: Some(cri::ContainerMetadata {
                 name: "app".to_owned(),
                 attempt: 0,
             }),
             image: Some(cri::ImageSpec {
-                image: "app:1".to_owned(),
+                image: image.to_owned(),
                 ..Default::default()
             }),
             command: vec!["/app".to_owned()],
@@ -338,12 +353,17 @@ impl Home {
     }
 
     pub(super) fn create_request(&self) -> CreateRequest {
-        let (config, record) = self.container_config();
+        self.create_request_of(IMAGE)
+    }
+
+    fn create_request_of(&self, image: &str) -> CreateRequest {
+        let (config, record) = self.container_config(image);
         CreateRequest {
             sandbox: self.pod_id().unwrap().to_string(),
             config,
             record,
             pod: self.pod_config().0,
+            archive: None,
         }
     }
 
@@ -381,6 +401,46 @@ impl Home {
         };
         let criu = Criu::Works("4.1".to_owned());
         self.containers.checkpoint_by(Some(&criu), request).await
+    }
+
+    /// Creates a container that goes on from what is at `archive`.
+    pub(super) async fn restore(&self) -> Result<ContainerId> {
+        let image = self.archive.display().to_string();
+        self.containers.create(self.create_request_of(&image)).await
+    }
+
+    /// Writes the whole pod down, as on a node where CRIU works.
+    pub(super) async fn checkpoint_pod(&self) -> Result<()> {
+        let now = self.deps.index.snapshot();
+        let one = |id: ContainerId| (id, "{}".to_owned());
+        let request = PodCheckpointRequest {
+            sandbox: self.pod_id().map_or_else(String::new, |id| id.to_string()),
+            output: self.shelf.display().to_string(),
+            containers: now.containers().map(|view| one(view.id.clone())).collect(),
+            timeout: Duration::from_secs(60),
+        };
+        let criu = Criu::Works("4.1".to_owned());
+        self.containers.checkpoint_pod_by(Some(&criu), request).await
+    }
+
+    /// Makes a pod of what is on the shelf.
+    pub(super) async fn restore_pod(&self) -> Result<RestoredPod> {
+        self.restore_pod_with(&Criu::Works("4.1".to_owned())).await
+    }
+
+    /// As [`Self::restore_pod`], on a node with this CRIU.
+    pub(super) async fn restore_pod_with(&self, criu: &Criu) -> Result<RestoredPod> {
+        let (config, record) = self.pod_config();
+        let request = RestorePodRequest {
+            path: self.shelf.display().to_string(),
+            run: RunRequest {
+                config,
+                record,
+                handler: String::new(),
+            },
+            containers: vec![self.container_config(IMAGE)],
+        };
+        self.containers.restore_pod_by(Some(criu), request).await
     }
 
     /// The pod of the test, where it is listed.

@@ -7,3 +7,4 @@ mod events;
 mod handout;
 mod house;
 mod network;
+mod restores;

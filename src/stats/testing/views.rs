@@ -68,6 +68,7 @@ pub(in crate::stats) fn container() -> ContainerView {
         },
         volume_images: Vec::new(),
         project: None,
+        restored_from: None,
         log_path: String::new(),
         resources: Resources {
             cpu_quota: Some(20_000),
