@@ -18,8 +18,8 @@ use crate::spec::{self, UserMapping};
 
 use super::images::LocalImage;
 use super::plugins::{Announced, encoded};
-use super::restore::{Checkpoint, Origin, RestoreChanges, ensure_restorable};
 use super::record::{self, ContainerMark};
+use super::restore::{Checkpoint, Origin, RestoreChanges, ensure_restorable};
 use super::steps::{Step, StepRecord};
 use super::volumes::Rootfs;
 use super::{ContainerKey, Containers, image_volumes, snapshots, userns};
@@ -221,8 +221,10 @@ impl Making<'_> {
             &pod.sandbox.config.security.namespaces,
         )?;
         let handler = deps.handlers.get(&pod.sandbox.handler)?;
-        let Origin { image, checkpoint } =
-            self.home.origin(self.request, self.key.sandbox.as_str()).await?;
+        let Origin { image, checkpoint } = self
+            .home
+            .origin(self.request, self.key.sandbox.as_str())
+            .await?;
         if checkpoint.is_some() {
             ensure_restorable(&handler, mapping)?;
         }

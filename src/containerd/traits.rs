@@ -62,7 +62,10 @@ impl Payload {
         const CRIU_IMAGE_PATH: u8 = 10;
         const CRIU_WORK_PATH: u8 = 11;
         const TEXT: u8 = 2;
-        for (field, dir) in [(CRIU_IMAGE_PATH, &dirs.images), (CRIU_WORK_PATH, &dirs.work)] {
+        for (field, dir) in [
+            (CRIU_IMAGE_PATH, &dirs.images),
+            (CRIU_WORK_PATH, &dirs.work),
+        ] {
             let path = dir.as_os_str().as_encoded_bytes();
             self.value.push(field << 3 | TEXT);
             self.push_varint(u32::try_from(path.len()).unwrap_or(u32::MAX));

@@ -105,10 +105,11 @@ impl Service {
             };
             let restored = self.containers.restore_pod(request).await?;
             self.span_sandbox(restored.sandbox.as_str());
-            let container = |(name, id): (String, crate::model::ContainerId)| cri::RestoredContainer {
-                name,
-                container_id: id.to_string(),
-            };
+            let container =
+                |(name, id): (String, crate::model::ContainerId)| cri::RestoredContainer {
+                    name,
+                    container_id: id.to_string(),
+                };
             Ok(cri::RestorePodResponse {
                 pod_sandbox_id: restored.sandbox.to_string(),
                 restored_containers: restored.containers.into_iter().map(container).collect(),

@@ -54,7 +54,8 @@ impl Images {
     async fn spool(&self, layer: &super::Layer, directory: &Path) -> Result<File> {
         let content = &self.inner.containerd.content;
         let directory: PathBuf = directory.to_owned();
-        let mut file = off_thread("make a file for a layer", move || spool_file(&directory)).await?;
+        let mut file =
+            off_thread("make a file for a layer", move || spool_file(&directory)).await?;
         let mut at = 0_u64;
         while at < layer.blob.size {
             let length = PART.min(layer.blob.size.saturating_sub(at));

@@ -195,7 +195,9 @@ impl Documents for FromArchive<'_> {
                 Source::Made(bytes) => bytes,
                 Source::InArchive(span) => {
                     let archive = Arc::clone(&self.contents.archive);
-                    let read = tokio::task::spawn_blocking(move || archive.read_blocking(span, limit)).await;
+                    let read =
+                        tokio::task::spawn_blocking(move || archive.read_blocking(span, limit))
+                            .await;
                     read.classify(Kind::Internal, || "read the image archive".to_owned())??
                         .into()
                 }

@@ -3,9 +3,9 @@
 
 use futures::future::BoxFuture;
 
-use super::{Images, Inner};
 use super::unpack::BringLayer;
 use super::view::ImageView;
+use super::{Images, Inner};
 use crate::containerd::{Content, LeaseId, Leases};
 use crate::model::{Context, Descriptor, Error, Result};
 

@@ -111,7 +111,11 @@ impl Containers {
     async fn dump(&self, capture: &Capture<'_>, operation: &Operation) -> Result<Descriptor> {
         let Capture { view, dirs, lease } = capture;
         operation.step("criu");
-        let dump = self.deps.containerd.tasks.checkpoint(view.id.as_str(), dirs);
+        let dump = self
+            .deps
+            .containerd
+            .tasks
+            .checkpoint(view.id.as_str(), dirs);
         operation.waiting("criu", dump).await?;
         gate("checkpoint_container", "criu", Edge::After).await;
         operation.step("changes");

@@ -79,7 +79,11 @@ impl Criu {
         let Some(obstacle) = obstacle else {
             return Ok(());
         };
-        tracing::info!(obstacle, method, "a checkpoint was asked for and is refused");
+        tracing::info!(
+            obstacle,
+            method,
+            "a checkpoint was asked for and is refused"
+        );
         Err(Error::new(
             Kind::Unimplemented,
             format!("method {method} not implemented"),

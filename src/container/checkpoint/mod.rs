@@ -37,8 +37,8 @@ use capture::Captured;
 
 pub(super) use capture::is_left;
 pub use criu::Criu;
-pub(super) use pod::{ARCHIVE, POD_DOCUMENT, read_pod_document_blocking};
 pub use pod::PodCheckpointRequest;
+pub(super) use pod::{ARCHIVE, POD_DOCUMENT, read_pod_document_blocking};
 
 /// How long the place of the archive may take to be looked at.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);

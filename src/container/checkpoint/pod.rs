@@ -140,7 +140,8 @@ impl Containers {
         let late = || Error::timed_out("CheckpointPod", limit);
         let mut turns = Vec::new();
         for subject in &subjects {
-            let turn = operation.waiting("a checkpoint in progress", subject.site.checkpoint.lock());
+            let turn =
+                operation.waiting("a checkpoint in progress", subject.site.checkpoint.lock());
             let turn = tokio::time::timeout_at(deadline, turn).await;
             turns.push(turn.map_err(|_elapsed| late())?);
         }
@@ -156,7 +157,9 @@ impl Containers {
         paths.run(&request.sandbox, what, LOOK_LIMIT, look).await?;
         let work = self.write_down_together(&subjects, &request, &operation);
         let steps = self.deps.supervisor.survive("CheckpointPod", work);
-        let stops = subjects.iter().map(|subject| Box::pin(subject.site.stop.is_asked()));
+        let stops = subjects
+            .iter()
+            .map(|subject| Box::pin(subject.site.stop.is_asked()));
         let done = tokio::select! {
             done = tokio::time::timeout_at(deadline, steps) => {
                 done.unwrap_or_else(|_elapsed| Err(late()))

@@ -127,7 +127,9 @@ impl Containers {
 
 fn part_blocking(file: &File, at: u64) -> Result<Bytes> {
     let mut part = vec![0; PART];
-    let read = file.read_at(&mut part, at).sys(|| "read a layer".to_owned())?;
+    let read = file
+        .read_at(&mut part, at)
+        .sys(|| "read a layer".to_owned())?;
     part.truncate(read);
     Ok(part.into())
 }

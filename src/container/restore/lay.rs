@@ -93,7 +93,10 @@ fn whiteout(path: &str) -> Result<String> {
     if path.len() > MAX_PATH || path.contains('\0') {
         return Err(bad());
     }
-    let mut parts: Vec<&str> = path.split('/').filter(|p| !matches!(*p, "" | ".")).collect();
+    let mut parts: Vec<&str> = path
+        .split('/')
+        .filter(|p| !matches!(*p, "" | "."))
+        .collect();
     let last = parts.pop().ok_or_else(bad)?;
     if last == ".." || parts.contains(&"..") || last.starts_with(".wh.") {
         return Err(bad());

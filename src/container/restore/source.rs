@@ -49,9 +49,9 @@ impl Containers {
         let from = path.display().to_string();
         let what = format!("read checkpoint {from}");
         let open = move || {
-            Ok(vec![open_blocking(&path).context(|| {
-                format!("checkpoint {}", path.display())
-            })?])
+            Ok(vec![
+                open_blocking(&path).context(|| format!("checkpoint {}", path.display()))?,
+            ])
         };
         let ceiling = self.deps.settings().operations.ceiling;
         let parts = self.deps.paths.run(pod, what, ceiling, open).await?;
@@ -107,8 +107,7 @@ impl Checkpoint {
             found.ok_or_else(|| Error::invalid(format!("it has no {member}")))?;
         }
         let config = self.document_blocking("config.dump")?.unwrap_or_default();
-        serde_json::from_slice(&config)
-            .classify(Kind::InvalidArgument, || "config.dump".to_owned())
+        serde_json::from_slice(&config).classify(Kind::InvalidArgument, || "config.dump".to_owned())
     }
 
     /// CRIU's files by name.
@@ -176,7 +175,11 @@ impl Checkpoint {
     ///
     /// # Errors
     /// `FailedPrecondition` where it was made on another one.
-    pub(super) fn ensure_made_on(&self, image: &LocalImage, images: &dyn LocalImages) -> Result<()> {
+    pub(super) fn ensure_made_on(
+        &self,
+        image: &LocalImage,
+        images: &dyn LocalImages,
+    ) -> Result<()> {
         let base = self.base(images)?;
         match base.id == image.id {
             true => Ok(()),

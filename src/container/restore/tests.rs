@@ -118,7 +118,12 @@ fn changes_that_unpack_to_more_than_a_layer_may_are_refused() {
 
     let refused = laid(dir.path(), &entries).unwrap_err();
 
-    assert_eq!(refused.kind(), Kind::ResourceExhausted, "{}", refused.chain());
+    assert_eq!(
+        refused.kind(),
+        Kind::ResourceExhausted,
+        "{}",
+        refused.chain()
+    );
 }
 
 #[test]

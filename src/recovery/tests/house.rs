@@ -111,10 +111,7 @@ impl LocalImages for OneImage {
         async { Ok(()) }.boxed()
     }
 
-    fn checkpoint<'a>(
-        &'a self,
-        _image: &'a LocalImage,
-    ) -> BoxFuture<'a, Result<Vec<Archive>>> {
+    fn checkpoint<'a>(&'a self, _image: &'a LocalImage) -> BoxFuture<'a, Result<Vec<Archive>>> {
         async { Ok(Vec::new()) }.boxed()
     }
 }
@@ -420,7 +417,9 @@ impl Home {
             timeout: Duration::from_secs(60),
         };
         let criu = Criu::Works("4.1".to_owned());
-        self.containers.checkpoint_pod_by(Some(&criu), request).await
+        self.containers
+            .checkpoint_pod_by(Some(&criu), request)
+            .await
     }
 
     /// Makes a pod of what is on the shelf.

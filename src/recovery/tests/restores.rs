@@ -71,7 +71,11 @@ fn a_container_goes_on_from_an_archive_with_what_it_had_written() {
         assert_eq!(pages, b"pages");
         let trace = home.world.trace();
         let applied = trace.iter().filter(|call| call.starts_with("diff.apply"));
-        assert_eq!(applied.count(), 2, "changed files and deleted ones: {trace:#?}");
+        assert_eq!(
+            applied.count(),
+            2,
+            "changed files and deleted ones: {trace:#?}"
+        );
 
         home.containers.start(id.as_str()).await.unwrap();
 
@@ -111,15 +115,27 @@ fn a_pod_is_written_down_together_and_becomes_a_pod_again() {
         let now = home.deps.index.snapshot();
         let (name, container) = restored.containers.first().unwrap();
         let view = now.container(container).unwrap();
-        assert_eq!((name.as_str(), view.state), ("app", ContainerState::Created));
+        assert_eq!(
+            (name.as_str(), view.state),
+            ("app", ContainerState::Created)
+        );
         assert_ne!(restored.sandbox, id);
         let once_more = home.restore_pod().await.unwrap_err();
         assert_eq!(once_more.kind(), Kind::AlreadyExists, "{once_more}");
-        assert!(home.pod_id().is_some(), "a refused restore took the pod away");
+        assert!(
+            home.pod_id().is_some(),
+            "a refused restore took the pod away"
+        );
         let left = home.clear(house).await;
         assert_eq!(left, [""; 0]);
         let restored = home.restore_pod().await.unwrap();
-        assert!(home.deps.index.snapshot().sandbox(&restored.sandbox).is_some());
+        assert!(
+            home.deps
+                .index
+                .snapshot()
+                .sandbox(&restored.sandbox)
+                .is_some()
+        );
         assert_eq!(home.clear(house).await, [""; 0]);
     });
 }

@@ -44,20 +44,24 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Why CRIU is of no use on this kernel.
-fn unfit() -> Option<String> {
+pub(super) fn unfit() -> Option<String> {
     let checked = Command::new("criu").arg("check").output().ok()?;
     (!checked.status.success()).then(|| "criu check fails on this kernel".to_owned())
 }
 
 /// Counts in a variable, in a file and in the log.
-fn counter() -> cri::ContainerConfig {
+pub(super) fn counter() -> cri::ContainerConfig {
     shell(
         "c",
         "trap 'exit 0' TERM; i=0; while :; do i=$((i+1)); echo $i > /count; echo line $i; sleep 0.1; done",
     )
 }
 
-async fn checkpoint(node: &Node, id: &str, location: &Path) -> Result<(), tonic::Status> {
+pub(super) async fn checkpoint(
+    node: &Node,
+    id: &str,
+    location: &Path,
+) -> Result<(), tonic::Status> {
     let request = cri::CheckpointContainerRequest {
         container_id: id.to_owned(),
         location: location.display().to_string(),
@@ -68,7 +72,7 @@ async fn checkpoint(node: &Node, id: &str, location: &Path) -> Result<(), tonic:
 }
 
 /// A directory that is root's alone, outside of what podwright keeps.
-fn shelf(node: &Node) -> Outcome<PathBuf> {
+pub(super) fn shelf(node: &Node) -> Outcome<PathBuf> {
     let dir = node.home.join("checkpoints");
     fs::create_dir_all(&dir)?;
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
@@ -87,14 +91,14 @@ fn members(archive: &Path) -> Outcome<BTreeMap<String, Vec<u8>>> {
     Ok(found)
 }
 
-async fn count(node: &Node, id: &str) -> Outcome<u64> {
+pub(super) async fn count(node: &Node, id: &str) -> Outcome<u64> {
     // The file is empty for a moment whenever it is written.
     let read = "until n=$(cat /count) && [ -n \"$n\" ]; do :; done; echo $n";
     Ok(node.ask(id, read).await?.trim().parse()?)
 }
 
 /// It counts on, from where it was.
-async fn ensure_alive(node: &Node, id: &str, at_least: u64) -> Outcome {
+pub(super) async fn ensure_alive(node: &Node, id: &str, at_least: u64) -> Outcome {
     let now = count(node, id).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let later = count(node, id).await?;

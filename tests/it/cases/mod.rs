@@ -26,6 +26,7 @@ mod pause_images;
 mod play;
 mod registries;
 mod reloads;
+mod restores;
 mod sandboxes;
 mod server;
 mod stats;
@@ -54,6 +55,7 @@ pub(crate) fn all() -> Vec<Case> {
         networks::CASES,
         containers::CASES,
         checkpoints::CASES,
+        restores::CASES,
         devices::CASES,
         classes::CASES,
         nri::CASES,
