@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::index::ContainerView;
-use crate::model::{Classify as _, ContainerId, Context as _, Error, Kind, Result};
+use crate::model::{Classify as _, ContainerId, Context as _, Error, Kind, Result, SandboxId};
 use crate::ops::Operation;
 use crate::sys;
 use crate::sys::errno::SysContext as _;
@@ -83,13 +83,17 @@ impl Containers {
         request: PodCheckpointRequest,
     ) -> Result<()> {
         Criu::ensure(criu, "CheckpointPod", "containers.enable_criu")?;
-        let subjects = self.subjects(&request)?;
+        let (sandbox, subjects) = self.subjects(&request)?;
         let this = self.clone();
+        let request = PodCheckpointRequest {
+            sandbox: sandbox.to_string(),
+            ..request
+        };
         let work = async move { this.checkpoint_together(subjects, request).await };
         self.deps.supervisor.detached("CheckpointPod", work).await
     }
 
-    fn subjects(&self, request: &PodCheckpointRequest) -> Result<Vec<Subject>> {
+    fn subjects(&self, request: &PodCheckpointRequest) -> Result<(SandboxId, Vec<Subject>)> {
         let now = self.deps.index.snapshot();
         let missing = || Error::not_found(format!("sandbox {:?}: not found", request.sandbox));
         let sandbox = now.find_sandbox(&request.sandbox)?.ok_or_else(missing)?;
@@ -125,7 +129,7 @@ impl Containers {
         }
         // In one order, whatever the request's, so that two checkpoints never wait for each other.
         subjects.sort_by(|one, other| one.view.id.cmp(&other.view.id));
-        Ok(subjects)
+        Ok((sandbox, subjects))
     }
 
     async fn checkpoint_together(
@@ -134,7 +138,8 @@ impl Containers {
         request: PodCheckpointRequest,
     ) -> Result<()> {
         let live = &self.deps.live;
-        let operation = live.begin("CheckpointPod", request.sandbox.clone());
+        let pod = request.sandbox.as_str();
+        let operation = live.begin_for(pod, "CheckpointPod", pod);
         let limit = request.timeout;
         let deadline = Instant::now() + limit;
         let late = || Error::timed_out("CheckpointPod", limit);

@@ -162,6 +162,8 @@ pub struct Facts {
     pub selinux: Option<bool>,
     /// What checkpoints are taken with; `None` where they are switched off.
     pub criu: Option<Criu>,
+    /// `containers.enable_restore`.
+    pub restores: bool,
     /// CDI specifications that cannot be used, or not wholly.
     pub broken_cdi_files: Vec<BrokenFile>,
     /// OCI hook files that cannot be used.
@@ -213,7 +215,8 @@ pub async fn gather(
     let assumed = kernel.as_ref().copied().unwrap_or(newest);
     let abilities = features::ask_all(&config.runtimes, introspection, assumed, |_| None).await;
     let handlers = look_at_handlers(config, &abilities).await;
-    let criu = Criu::look_if(config.containers.enable_criu).await;
+    let restores = config.containers.enable_restore;
+    let criu = Criu::look_if(config.containers.enable_criu || restores).await;
     let base = config.clone();
     tokio::task::spawn_blocking(move || {
         let config = base;
@@ -260,6 +263,7 @@ pub async fn gather(
             broken_verifiers: broken_verifiers_blocking(&config.images.verifiers),
             interrupted,
             criu,
+            restores,
             broken_cdi_files,
             broken_hook_files,
             classes: devices::classes_survey_blocking(&config),

@@ -254,7 +254,18 @@ pub(super) fn selinux(facts: &Facts) -> Option<Check> {
 pub(super) fn checkpoints(facts: &Facts) -> Option<Check> {
     const NAME: &str = "checkpoints";
     Some(match facts.criu.as_ref()? {
+        Criu::Works(version) if facts.restores => Check::ok(
+            NAME,
+            format!(
+                "criu {version}; containers.enable_restore is on: whoever can have a checkpoint restored owns this node"
+            ),
+        ),
         Criu::Works(version) => Check::ok(NAME, format!("criu {version}")),
+        Criu::Missing if facts.restores => Check::warn(
+            NAME,
+            "containers.enable_restore is on, and criu is not installed",
+            "install criu, or set containers.enable_restore = false",
+        ),
         Criu::Missing => Check::ok(
             NAME,
             "criu is not installed: CheckpointContainer is answered as unimplemented",

@@ -75,6 +75,7 @@ fn healthy() -> Facts {
         broken_verifiers: Vec::new(),
         interrupted: Some(Interrupted::default()),
         criu: Some(Criu::Works("4.1".into())),
+        restores: false,
         socket: "/run/podwright/podwright.sock".into(),
         occupant: Occupant::Nobody,
         spaces: vec![(
@@ -151,6 +152,7 @@ type Spoil = fn(&mut Facts);
 #[case::no_pidfd(Outcome::Fail, |f: &mut Facts| f.pidfd = Err("not implemented".into()))]
 #[case::no_overlayfs(Outcome::Warn, |f: &mut Facts| f.has_overlayfs = false)]
 #[case::no_labels(Outcome::Warn, |f: &mut Facts| f.selinux = Some(false))]
+#[case::nothing_to_restore_with(Outcome::Warn, |f: &mut Facts| (f.criu, f.restores) = (Some(Criu::Missing), true))]
 #[case::unfit_criu(Outcome::Warn, |f: &mut Facts| f.criu = Some(Criu::Unfit("3.17".into())))]
 #[case::no_socket(Outcome::Fail, |f: &mut Facts| f.occupant = Occupant::NoSocket)]
 #[case::little_space(Outcome::Warn, |f: &mut Facts| set_free(f, 500 << 20))]
