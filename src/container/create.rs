@@ -19,7 +19,7 @@ use crate::spec::{self, UserMapping};
 use super::images::LocalImage;
 use super::plugins::{Announced, encoded};
 use super::record::{self, ContainerMark};
-use super::restore::{Checkpoint, Origin, RestoreChanges, ensure_restorable};
+use super::restore::{Checkpoint, Origin, RestoreChanges, ensure_restorable, name_in};
 use super::steps::{Step, StepRecord};
 use super::volumes::Rootfs;
 use super::{ContainerKey, Containers, image_volumes, snapshots, userns};
@@ -241,7 +241,7 @@ impl Making<'_> {
             .mount_images(&pod.sandbox, &handler, &volume_images)
             .await?;
         self.operation.step("spec");
-        let built = self
+        let mut built = self
             .home
             .build_spec(
                 self.id,
@@ -253,6 +253,9 @@ impl Making<'_> {
                 &rootfs,
             )
             .await?;
+        if restored_from.is_some() {
+            name_in(&mut built.spec, deps, self.id);
+        }
         let mut view = self.view(&handler, &image, &built, encoded(&built.spec)?)?;
         view.restored_from = restored_from;
         view.volume_images = volume_images.iter().map(ContainerImage::from).collect();

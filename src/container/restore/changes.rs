@@ -17,7 +17,7 @@ use crate::sys::off_thread;
 
 use super::super::Containers;
 use super::source::Checkpoint;
-use super::{dirs, lay, restore_dir};
+use super::{criu_config, dirs, lay, restore_dir};
 
 /// How long containerd keeps what nobody takes away.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -57,7 +57,12 @@ impl Containers {
         let limit = settings.images.max_layer_bytes;
         let from = checkpoint.from.clone();
         let what = format!("lay out checkpoint {from}");
-        let lay = move || lay::lay_out_blocking(&checkpoint, &dir, &targets, limit);
+        let config = criu_config::path(&self.deps, id);
+        let lay = move || {
+            let layers = lay::lay_out_blocking(&checkpoint, &dir, &targets, limit)?;
+            criu_config::write_blocking(&config, criu_config::RESTORE)?;
+            Ok(layers)
+        };
         operation.patiently();
         let ceiling = settings.operations.ceiling;
         let layers = self.deps.paths.run(pod, what, ceiling, lay).await;

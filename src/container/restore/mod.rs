@@ -12,6 +12,7 @@
 //! it does as root, so none of this is done unless `containers.enable_restore` is on.
 
 mod changes;
+mod criu_config;
 mod lay;
 mod pod;
 mod source;
@@ -30,6 +31,7 @@ use crate::sys;
 use super::images::LocalImage;
 use super::{Containers, CreateRequest};
 pub(super) use changes::RestoreChanges;
+pub(super) use criu_config::name_in;
 pub(super) use pod::archive_of;
 pub use pod::{RestorePodRequest, RestoredPod};
 pub(super) use source::Checkpoint;
@@ -165,7 +167,11 @@ impl Containers {
 
     async fn end_restore(&self, view: &ContainerView) {
         let dir = restore_dir(&self.deps, &view.id);
-        let remove = move || sys::remove_tree_blocking(&dir);
+        let config = criu_config::path(&self.deps, &view.id);
+        let remove = move || {
+            criu_config::write_blocking(&config, criu_config::RESTORED)?;
+            sys::remove_tree_blocking(&dir)
+        };
         if let Err(error) = sys::off_thread("remove a restored checkpoint", remove).await {
             tracing::warn!(container.id = %view.id, %error, "a restored checkpoint stays until its container is removed");
         }

@@ -13,7 +13,7 @@ use crate::image::Archive;
 use crate::model::{Kind, Result};
 
 const EMPTY: &[u8] = b"";
-const LIMIT: u64 = 1 << 20;
+const LIMIT: u32 = 1 << 20;
 
 /// An entry: name, kind, where it links to, what is in it.
 type Entry<'a> = (&'a str, EntryType, &'a str, &'a [u8]);
@@ -55,7 +55,7 @@ fn laid(dir: &Path, entries: &[Entry<'_>]) -> Result<Vec<File>> {
         images: target.join("images"),
         work: target.join("work"),
     };
-    lay::lay_out_blocking(&checkpoint, &target, &dirs, LIMIT)
+    lay::lay_out_blocking(&checkpoint, &target, &dirs, LIMIT.into())
 }
 
 #[rstest]

@@ -28,6 +28,8 @@ use crate::sys::project_quota::is_counted_blocking;
 use crate::sys::survey::{self, Space};
 use crate::sys::{openat2, process, selinux, tools};
 
+/// What a kernel that does not tell its version is taken for.
+const NEWEST: KernelVersion = KernelVersion::new(u32::MAX, 0);
 /// The controllers that pods cannot do without.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// Where step records lie below the state directory, and what they are about.
@@ -211,12 +213,10 @@ pub async fn gather(
         Err(_) => None,
     };
     let kernel = survey::kernel_version();
-    let newest = KernelVersion::new(u32::MAX, 0);
-    let assumed = kernel.as_ref().copied().unwrap_or(newest);
+    let assumed = kernel.as_ref().copied().unwrap_or(NEWEST);
     let abilities = features::ask_all(&config.runtimes, introspection, assumed, |_| None).await;
     let handlers = look_at_handlers(config, &abilities).await;
-    let restores = config.containers.enable_restore;
-    let criu = Criu::look_if(config.containers.enable_criu || restores).await;
+    let criu = Criu::look_if(config.containers.enable_criu).await;
     let base = config.clone();
     tokio::task::spawn_blocking(move || {
         let config = base;
@@ -263,7 +263,7 @@ pub async fn gather(
             broken_verifiers: broken_verifiers_blocking(&config.images.verifiers),
             interrupted,
             criu,
-            restores,
+            restores: containers.enable_restore,
             broken_cdi_files,
             broken_hook_files,
             classes: devices::classes_survey_blocking(&config),

@@ -93,14 +93,7 @@ async fn goes_on(node: &Node) -> Outcome {
         ensure(ended.exit_code == 0, || format!("{ended:#?}"))?;
         node.remove_pod(&pod).await?;
     }
-    let request = cri::RemoveImageRequest {
-        image: Some(cri::ImageSpec {
-            image: IMAGE.to_owned(),
-            ..Default::default()
-        }),
-    };
-    node.cri.images.clone().remove_image(request).await?;
-    Ok(())
+    Ok(super::images::remove(node, IMAGE).await?)
 }
 
 /// What a checkpoint's image is called here.
