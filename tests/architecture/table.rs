@@ -106,7 +106,16 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("bytes", ANYWHERE),
     ("clap", &["cli", "main"]),
     ("containerd_client", &["containerd/grpc"]),
-    ("flate2", &["registry", "image", "streaming", "containerd"]),
+    (
+        "flate2",
+        &[
+            "registry",
+            "image",
+            "streaming",
+            "containerd",
+            "container/restore/tests",
+        ],
+    ),
     ("zstd", &["image"]),
     ("futures", ASYNC),
     ("getrandom", ANYWHERE),

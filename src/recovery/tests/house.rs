@@ -13,7 +13,6 @@ use futures::future::BoxFuture;
 use crate::config::{Config, Shared};
 use crate::container::{
     CheckpointRequest, Containers, CreateRequest, Criu, ExecSyncRequest, LocalImage, LocalImages,
-    PodCheckpointRequest, RestorePodRequest, RestoredPod,
 };
 use crate::containerd::Payload;
 use crate::containerd::fake::World;
@@ -39,7 +38,7 @@ const PACE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_m
 /// A thread that takes so many real milliseconds hangs.
 const HANGS_AFTER: u32 = 20_000;
 /// What the containers of the test run.
-const IMAGE: &str = "app:1";
+pub(super) const IMAGE: &str = "app:1";
 /// What outlives every pod: the pause root and the journal.
 const FIXTURES: [&str; 2] = ["pause", "facts.journal"];
 
@@ -265,7 +264,7 @@ async fn keep_pace(facts: Facts, paths: TenantPaths) {
 }
 
 impl Home {
-    fn pod_config(&self) -> (Arc<PodConfig>, Arc<str>) {
+    pub(super) fn pod_config(&self) -> (Arc<PodConfig>, Arc<str>) {
         let mode = match self.pod {
             PodKind::Host => cri::NamespaceMode::Node,
             PodKind::Own | PodKind::Mapped => cri::NamespaceMode::Pod,
@@ -310,7 +309,7 @@ impl Home {
         })
     }
 
-    fn container_config(&self, image: &str) -> (Arc<ContainerConfig>, Arc<str>) {
+    pub(super) fn container_config(&self, image: &str) -> (Arc<ContainerConfig>, Arc<str>) {
         let config = cri::ContainerConfig {
             metadata: Some(cri::ContainerMetadata {
                 name: "app".to_owned(),
@@ -353,7 +352,7 @@ impl Home {
         self.create_request_of(IMAGE)
     }
 
-    fn create_request_of(&self, image: &str) -> CreateRequest {
+    pub(super) fn create_request_of(&self, image: &str) -> CreateRequest {
         let (config, record) = self.container_config(image);
         CreateRequest {
             sandbox: self.pod_id().unwrap().to_string(),
@@ -398,48 +397,6 @@ impl Home {
         };
         let criu = Criu::Works("4.1".to_owned());
         self.containers.checkpoint_by(Some(&criu), request).await
-    }
-
-    /// Creates a container that goes on from what is at `archive`.
-    pub(super) async fn restore(&self) -> Result<ContainerId> {
-        let image = self.archive.display().to_string();
-        self.containers.create(self.create_request_of(&image)).await
-    }
-
-    /// Writes the whole pod down, as on a node where CRIU works.
-    pub(super) async fn checkpoint_pod(&self) -> Result<()> {
-        let now = self.deps.index.snapshot();
-        let one = |id: ContainerId| (id, "{}".to_owned());
-        let request = PodCheckpointRequest {
-            sandbox: self.pod_id().map_or_else(String::new, |id| id.to_string()),
-            output: self.shelf.display().to_string(),
-            containers: now.containers().map(|view| one(view.id.clone())).collect(),
-            timeout: Duration::from_secs(60),
-        };
-        let criu = Criu::Works("4.1".to_owned());
-        self.containers
-            .checkpoint_pod_by(Some(&criu), request)
-            .await
-    }
-
-    /// Makes a pod of what is on the shelf.
-    pub(super) async fn restore_pod(&self) -> Result<RestoredPod> {
-        self.restore_pod_with(&Criu::Works("4.1".to_owned())).await
-    }
-
-    /// As [`Self::restore_pod`], on a node with this CRIU.
-    pub(super) async fn restore_pod_with(&self, criu: &Criu) -> Result<RestoredPod> {
-        let (config, record) = self.pod_config();
-        let request = RestorePodRequest {
-            path: self.shelf.display().to_string(),
-            run: RunRequest {
-                config,
-                record,
-                handler: String::new(),
-            },
-            containers: vec![self.container_config(IMAGE)],
-        };
-        self.containers.restore_pod_by(Some(criu), request).await
     }
 
     /// The pod of the test, where it is listed.

@@ -2,13 +2,16 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::time::Duration;
 
-use crate::container::Criu;
+use crate::container::{Criu, PodCheckpointRequest, RestorePodRequest, RestoredPod};
 use crate::containerd::{CheckpointDirs, Payload};
-use crate::model::Kind;
 use crate::model::state::ContainerState;
+use crate::model::{ContainerId, Kind, Result};
+use crate::sandbox::RunRequest;
 
 use super::behaviour::in_a_house;
+use super::house::{Home, IMAGE};
 
 /// The image that every container of these tests runs.
 const BASE: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -39,6 +42,50 @@ fn add(tar: &mut tar::Builder<impl std::io::Write>, name: &str, data: &[u8]) {
     header.set_mode(0o600);
     header.set_size(data.len() as u64);
     tar.append_data(&mut header, name, data).unwrap();
+}
+
+impl Home {
+    /// Creates a container that goes on from what is at `archive`.
+    pub(super) async fn restore(&self) -> Result<ContainerId> {
+        let image = self.archive.display().to_string();
+        self.containers.create(self.create_request_of(&image)).await
+    }
+
+    /// Writes the whole pod down, as on a node where CRIU works.
+    pub(super) async fn checkpoint_pod(&self) -> Result<()> {
+        let now = self.deps.index.snapshot();
+        let one = |id: ContainerId| (id, "{}".to_owned());
+        let request = PodCheckpointRequest {
+            sandbox: self.pod_id().map_or_else(String::new, |id| id.to_string()),
+            output: self.shelf.display().to_string(),
+            containers: now.containers().map(|view| one(view.id.clone())).collect(),
+            timeout: Duration::from_secs(60),
+        };
+        let criu = Criu::Works("4.1".to_owned());
+        self.containers
+            .checkpoint_pod_by(Some(&criu), request)
+            .await
+    }
+
+    /// Makes a pod of what is on the shelf.
+    pub(super) async fn restore_pod(&self) -> Result<RestoredPod> {
+        self.restore_pod_with(&Criu::Works("4.1".to_owned())).await
+    }
+
+    /// As [`Self::restore_pod`], on a node with this CRIU.
+    pub(super) async fn restore_pod_with(&self, criu: &Criu) -> Result<RestoredPod> {
+        let (config, record) = self.pod_config();
+        let request = RestorePodRequest {
+            path: self.shelf.display().to_string(),
+            run: RunRequest {
+                config,
+                record,
+                handler: String::new(),
+            },
+            containers: vec![self.container_config(IMAGE)],
+        };
+        self.containers.restore_pod_by(Some(criu), request).await
+    }
 }
 
 /// An empty directory, whatever was there.
