@@ -205,6 +205,9 @@ impl Fanout {
 mod tests {
     use super::*;
 
+    /// Held by the tests that fill what all share, so that neither takes it from the other.
+    static FILLS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
     fn output(bytes: &'static [u8]) -> News {
         News::Output(Stream::Stdout, Bytes::from_static(bytes))
     }
@@ -230,6 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_lags_too_far_is_let_go_after_what_it_had() {
+        let _turn = FILLS.lock().await;
         let fanout = Fanout::default();
         let mut slow = fanout.subscribe();
         let mut heard = 0;
@@ -250,6 +254,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_who_lag_share_what_goes_beyond_their_own() {
+        let _turn = FILLS.lock().await;
         let fanout = Fanout::default();
         let lagging: Vec<_> = (0..6).map(|_| fanout.subscribe()).collect();
         for _ in 0..LAG_LIMIT / PIECE {
