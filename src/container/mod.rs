@@ -19,6 +19,7 @@ mod injected;
 mod inputs;
 mod io;
 mod labels;
+mod leases;
 mod log;
 mod lost;
 mod oom;

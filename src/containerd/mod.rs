@@ -1,5 +1,6 @@
 //! The seam to containerd: one narrow trait a service, the real client, and a fake world.
 
+mod blobs;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod link;
 mod storage;
 mod traits;
 
+pub use blobs::write_blob;
 pub use link::{Link, LinkReporter, LinkState, Prober};
 pub use storage::*;
 pub use traits::*;

@@ -236,12 +236,11 @@ pub fn plain_blocking(
     let unreadable = |error: std::io::Error| bad("cannot be read").caused_by(error);
     file.rewind().map_err(unreadable)?;
     let mut magic = [0_u8; 4];
-    let begins = |with: &[u8], magic: &[u8]| magic.starts_with(with);
     let packed: Box<dyn Read> = match file.read_exact_at(&mut magic, 0) {
-        Ok(()) if begins(GZIP, &magic) => {
+        Ok(()) if magic.starts_with(GZIP) => {
             Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file)))
         }
-        Ok(()) if begins(ZSTD, &magic) => {
+        Ok(()) if magic.starts_with(ZSTD) => {
             Box::new(Unzstd::new(BufReader::new(file)).map_err(unreadable)?)
         }
         _ => return Ok(file),

@@ -2,7 +2,6 @@
 //! parts as several (behaviour-node §1.5, "Restore").
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::Images;
@@ -10,12 +9,10 @@ use super::archive::{Archive, plain_blocking};
 use super::import::spool_file;
 use super::unpack::BringLayer as _;
 use super::view::ImageView;
+use crate::containerd::write_blob;
 use crate::model::{Context as _, Error, Result};
-use crate::sys::errno::SysContext as _;
 use crate::sys::off_thread;
 
-/// Bytes of a blob asked for at once.
-const PART: u64 = 4 << 20;
 /// What an entry's name begins with that takes a file of a lower layer away.
 const WHITEOUT: &str = ".wh.";
 
@@ -27,11 +24,7 @@ impl Images {
     /// `ResourceExhausted` beyond `images.max_layer_bytes` and on a full disk; those of containerd.
     pub async fn checkpoint(&self, image: &ImageView) -> Result<Vec<Archive>> {
         let inner = &self.inner;
-        let target = &image.target.digest;
-        let lease = inner
-            .leases
-            .take(&inner.containerd.leases, &*inner.clock, target)
-            .await?;
+        let lease = inner.lease(&image.target.digest).await?;
         let config = inner.config.load();
         let limit = config.images.max_layer_bytes;
         let directory = config.server.root_dir.join("import");
@@ -52,22 +45,10 @@ impl Images {
 
     /// Brings the blob of a layer into a file without a name.
     async fn spool(&self, layer: &super::Layer, directory: &Path) -> Result<File> {
-        let content = &self.inner.containerd.content;
         let directory: PathBuf = directory.to_owned();
-        let mut file =
-            off_thread("make a file for a layer", move || spool_file(&directory)).await?;
-        let mut at = 0_u64;
-        while at < layer.blob.size {
-            let length = PART.min(layer.blob.size.saturating_sub(at));
-            let bytes = content.read_part(&layer.blob.digest, at, length).await?;
-            at = at.saturating_add(length);
-            let write = move || {
-                file.write_all(&bytes).sys(|| "write a layer".to_owned())?;
-                Ok(file)
-            };
-            file = off_thread("write a layer to a file", write).await?;
-        }
-        Ok(file)
+        let make = move || spool_file(&directory);
+        let file = off_thread("make a file for a layer", make).await?;
+        write_blob(&*self.inner.containerd.content, &layer.blob, file).await
     }
 }
 

@@ -83,14 +83,7 @@ impl Images {
     }
 
     async fn store_contents(&self, contents: &Contents) -> Result<Digest> {
-        let containerd = &self.inner.containerd;
-        let clock = &*self.inner.clock;
-        let target = &contents.target.digest;
-        let lease = self
-            .inner
-            .leases
-            .take(&containerd.leases, clock, target)
-            .await?;
+        let lease = self.inner.lease(&contents.target.digest).await?;
         let store = self.inner.store(lease.id());
         let bring = FromArchive {
             store: &store,

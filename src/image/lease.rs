@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::Inner;
 use super::locks::Locks;
 use crate::containerd::{LeaseId, Leases};
 use crate::model::{Clock, Digest, Result, Timestamp};
@@ -29,6 +30,14 @@ struct Book {
     holders: Mutex<HashMap<LeaseId, usize>>,
     /// One a lease: whoever makes it must not meet whoever is just deleting it.
     turns: Locks,
+}
+
+impl Inner {
+    /// The lease of work on `target`, as the module says.
+    pub(super) async fn lease(&self, target: &Digest) -> Result<Held> {
+        let leases = &self.containerd.leases;
+        self.leases.take(leases, &*self.clock, target).await
+    }
 }
 
 /// One operation's hold on a lease.

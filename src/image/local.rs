@@ -17,11 +17,7 @@ impl Images {
     /// what the configuration says.
     pub async fn ensure_unpacked(&self, image: &ImageView, snapshotter: &str) -> Result<()> {
         let inner = &self.inner;
-        let target = &image.target.digest;
-        let lease = inner
-            .leases
-            .take(&inner.containerd.leases, &*inner.clock, target)
-            .await?;
+        let lease = inner.lease(&image.target.digest).await?;
         let here = inner.here(lease.id());
         let plugins = inner.plugins().await;
         let unpack = inner.unpack(lease.id(), snapshotter, &plugins);

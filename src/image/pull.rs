@@ -269,12 +269,7 @@ impl Pull<'_> {
         repository: &Repository,
         resolved: &Resolved,
     ) -> Result<Digest> {
-        let containerd = &self.inner.containerd;
-        let clock = &*self.inner.clock;
-        let taking = self
-            .inner
-            .leases
-            .take(&containerd.leases, clock, &resolved.target.digest);
+        let taking = self.inner.lease(&resolved.target.digest);
         let lease = self.step(Step::Lease, taking).await?;
         let store = self.inner.store(lease.id());
         let fetch = Fetch {

@@ -3,13 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::containerd::{CheckpointDirs, LeaseId, SnapshotRequest, TaskState};
+use crate::containerd::{CheckpointDirs, LeaseId, SnapshotRequest, TaskState, write_blob};
 use crate::index::ContainerView;
 use crate::model::{ContainerId, Context as _, Descriptor, Result};
 use crate::ops::{Edge, Operation, gate};
@@ -22,10 +20,6 @@ use super::super::Containers;
 use super::super::steps::Step;
 use super::work_dir;
 
-/// How long containerd keeps what nobody takes away.
-const LIFE: Duration = Duration::from_secs(24 * 3600);
-/// Bytes of a blob asked for at once.
-const PART: u64 = 4 << 20;
 /// What the calls wait on.
 const SHIM: &str = "containerd and the shim";
 
@@ -101,9 +95,7 @@ impl Containers {
         self.begin(id, Step::Checkpoint).await?;
         gate("checkpoint_container", "pause", Edge::Before).await;
         let lease = lease_of(id);
-        let expire = self.deps.clock.now().after(LIFE);
-        let leases = &self.deps.containerd.leases;
-        leases.create(&lease, Some(expire), BTreeMap::new()).await?;
+        self.make_lease(&lease).await?;
         Ok(Capture { view, dirs, lease })
     }
 
@@ -124,21 +116,13 @@ impl Containers {
 
     /// Brings a blob into a file.
     async fn fetch(&self, blob: &Descriptor, path: PathBuf) -> Result<()> {
-        let content = &self.deps.containerd.content;
-        let mut offset = 0;
-        while offset < blob.size {
-            let length = PART.min(blob.size - offset);
-            let part = content.read_part(&blob.digest, offset, length).await?;
-            let path = path.clone();
-            sys::off_thread("write the changes of a checkpoint", move || {
-                let what = || format!("write {}", path.display());
-                let mut open = OpenOptions::new();
-                let file = open.append(true).create(true).mode(0o600).open(&path);
-                file.and_then(|mut file| file.write_all(&part)).sys(what)
-            })
-            .await?;
-            offset += length;
-        }
+        let file = sys::off_thread("make a file for the changes of a checkpoint", move || {
+            let mut open = OpenOptions::new();
+            let file = open.append(true).create(true).mode(0o600).open(&path);
+            file.sys(|| format!("make {}", path.display()))
+        });
+        let content = &*self.deps.containerd.content;
+        write_blob(content, blob, file.await?).await?;
         Ok(())
     }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -19,8 +18,6 @@ use super::super::Containers;
 use super::source::Checkpoint;
 use super::{criu_config, dirs, lay, restore_dir};
 
-/// How long containerd keeps what nobody takes away.
-const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Bytes of a layer written at once.
 const PART: usize = 4 << 20;
 const PLAIN_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -72,11 +69,7 @@ impl Containers {
         }
         let containerd = &self.deps.containerd;
         let lease = lease_of(id);
-        let expire = self.deps.clock.now().after(LIFE);
-        containerd
-            .leases
-            .create(&lease, Some(expire), BTreeMap::new())
-            .await?;
+        self.make_lease(&lease).await?;
         for layer in layers {
             let layer = self.keep(id, &lease, layer).await?;
             let applied = containerd.diff.apply(&layer, mounts).await;

@@ -16,7 +16,7 @@ use super::super::images::{LocalImage, LocalImages};
 /// The largest archive.
 const MAX_ARCHIVE: u64 = 64 << 30;
 /// The largest document in one.
-pub(super) const MAX_DOCUMENT: u64 = 8 << 20;
+const MAX_DOCUMENT: u64 = 8 << 20;
 /// Where CRIU's files are.
 const IMAGES: &str = "checkpoint/";
 /// The longest name of one of them.
@@ -102,11 +102,11 @@ impl Checkpoint {
         if !self.images()?.contains_key(INVENTORY) {
             return Err(Error::invalid(format!("it has no {IMAGES}{INVENTORY}")));
         }
-        for member in ["config.dump", "spec.dump"] {
-            let found = self.document_blocking(member)?;
-            found.ok_or_else(|| Error::invalid(format!("it has no {member}")))?;
-        }
-        let config = self.document_blocking("config.dump")?.unwrap_or_default();
+        let missing = |member| Error::invalid(format!("it has no {member}"));
+        self.document("spec.dump")?
+            .ok_or_else(|| missing("spec.dump"))?;
+        let config = self.document_blocking("config.dump")?;
+        let config = config.ok_or_else(|| missing("config.dump"))?;
         serde_json::from_slice(&config).classify(Kind::InvalidArgument, || "config.dump".to_owned())
     }
 
@@ -132,18 +132,22 @@ impl Checkpoint {
         newest_first.find_map(|part| Some((part, part.find(name)?)))
     }
 
-    /// A member that is read whole.
-    pub(super) fn document_blocking(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let Some((part, span)) = self.member(name) else {
-            return Ok(None);
-        };
-        if span.len > MAX_DOCUMENT {
-            return Err(Error::invalid(format!(
+    /// A member that is short enough to be read whole.
+    fn document(&self, name: &str) -> Result<Option<(&Archive, Span)>> {
+        match self.member(name) {
+            Some((_part, span)) if span.len > MAX_DOCUMENT => Err(Error::invalid(format!(
                 "{name}: {} bytes, more than {MAX_DOCUMENT}",
                 span.len
-            )));
+            ))),
+            found => Ok(found),
         }
-        part.read_blocking(span, MAX_DOCUMENT).map(Some)
+    }
+
+    /// What such a member says.
+    pub(super) fn document_blocking(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let found = self.document(name)?;
+        let read = found.map(|(part, span)| part.read_blocking(span, MAX_DOCUMENT));
+        read.transpose()
     }
 
     /// The image below it, which must be here. It is looked up by digest alone: a name could be anybody's by now, and

@@ -28,7 +28,7 @@ const ROUND: Duration = Duration::from_secs(3600);
 const FRESH: Duration = Duration::from_secs(600);
 /// The collection after the last lease has gone is asked for by the end of one more.
 const COLLECTOR: &str = "podwright-collect";
-const COLLECTOR_LIFE: i64 = 3_600_000_000_000;
+const COLLECTOR_LIFE: Duration = Duration::from_secs(3600);
 
 /// What to give back.
 #[derive(Clone, Copy, Debug, Default)]
@@ -215,7 +215,7 @@ impl Images {
     async fn collect(&self) -> Result<()> {
         let leases = &self.inner.containerd.leases;
         let id = LeaseId(COLLECTOR.to_owned());
-        let expire = Timestamp(self.inner.clock.now().0.saturating_add(COLLECTOR_LIFE));
+        let expire = self.inner.clock.now().after(COLLECTOR_LIFE);
         leases.create(&id, Some(expire), [].into()).await?;
         match leases.delete(&id, true).await {
             Err(error) if error.kind() == Kind::DeadlineExceeded => Err(Error::timed_out(
