@@ -17,6 +17,7 @@ pub(super) fn run_request(request: cri::RunPodSandboxRequest) -> Result<RunReque
         config: Arc::new(config),
         record: text.into(),
         handler: request.runtime_handler,
+        is_part: false,
     })
 }
 

@@ -35,11 +35,14 @@ pub struct RunRequest {
     pub record: Arc<str>,
     /// Runtime handler; empty means the default.
     pub handler: String,
+    /// More must come to be before it counts as made: until [`Sandboxes::conclude`] a restart takes it back.
+    pub is_part: bool,
 }
 
 impl RunRequest {
     fn fingerprint(&self) -> Digest {
-        Digest::sha256(format!("{}\n{}", self.handler, self.record).as_bytes())
+        let part = if self.is_part { "\npart" } else { "" };
+        Digest::sha256(format!("{}\n{}{part}", self.handler, self.record).as_bytes())
     }
 }
 
@@ -78,6 +81,19 @@ impl Sandboxes {
                 "{key} exists already as {id}, which is not ready any more; remove it or use another attempt"
             ))),
         }
+    }
+
+    /// Says that a sandbox which is a part of more is whole, and stays from now on.
+    ///
+    /// # Errors
+    /// `NotFound` where it was removed meanwhile, `Internal` where this cannot be recorded.
+    pub(crate) async fn conclude(&self, id: &SandboxId) -> Result<()> {
+        let gone = || Error::not_found(format!("sandbox {}: removed meanwhile", id.short()));
+        let site = self.site(id).ok_or_else(gone)?;
+        let _exclusive = site.lock.write().await;
+        let mut steps = self.records.get(id.as_str()).await?.ok_or_else(gone)?;
+        steps.complete = true;
+        self.records.put(id.as_str(), &steps).await
     }
 
     async fn make(
@@ -414,7 +430,7 @@ impl Making<'_> {
         gate("run_pod_sandbox", "publish", Edge::Before).await;
         {
             let mut steps = self.steps.lock().await;
-            steps.complete = true;
+            steps.complete = !self.request.is_part;
             self.home.records.put(self.id.as_str(), &steps).await?;
         }
         self.home.list(view, pidfd);

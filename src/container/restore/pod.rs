@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::{ContainerConfig, ContainerId, Context as _, Digest, Error, Result, SandboxId};
+use crate::model::{
+    ContainerConfig, ContainerId, Context as _, Digest, Error, PodConfig, Result, SandboxId,
+};
 use crate::sandbox::{PodKey, RunRequest};
 use crate::sys::errno::SysContext as _;
 
@@ -119,29 +121,19 @@ impl Containers {
             )));
         }
         let pod = Arc::clone(&request.run.config);
-        let sandbox = self.sandboxes.run(request.run).await?;
+        let run = RunRequest {
+            is_part: true,
+            ..request.run
+        };
+        let sandbox = self.sandboxes.run(run).await?;
         let operation = self.deps.live.begin_for(
             sandbox.as_str(),
             "RestorePod",
             format!("{} {}", pod.identity.name, sandbox.short()),
         );
-        let mut failed = None;
-        for (config, record) in request.containers {
-            let name = config.identity.name.clone();
-            let create = CreateRequest {
-                sandbox: sandbox.to_string(),
-                config,
-                record,
-                pod: Arc::clone(&pod),
-                archive: Some(archive_of(Path::new(&request.path), &name)),
-            };
-            let making = operation.waiting("its containers", self.create(create));
-            if let Err(error) = making.await {
-                failed = Some(error.context(format!("container {name}")));
-                break;
-            }
-        }
-        let Some(failed) = failed else {
+        let fill = self.fill(&sandbox, pod, &request.path, request.containers);
+        let filled = operation.waiting("its containers", fill).await;
+        let Err(failed) = filled else {
             return Ok(sandbox);
         };
         operation.failed(&failed.chain());
@@ -154,6 +146,29 @@ impl Containers {
                 left.chain()
             ))),
         }
+    }
+
+    /// Makes the containers; with the last of them the pod is whole.
+    async fn fill(
+        &self,
+        sandbox: &SandboxId,
+        pod: Arc<PodConfig>,
+        dir: &str,
+        containers: Vec<(Arc<ContainerConfig>, Arc<str>)>,
+    ) -> Result<()> {
+        for (config, record) in containers {
+            let name = config.identity.name.clone();
+            let create = CreateRequest {
+                sandbox: sandbox.to_string(),
+                config,
+                record,
+                pod: Arc::clone(&pod),
+                archive: Some(archive_of(Path::new(dir), &name)),
+            };
+            let made = self.create(create).await;
+            made.context(|| format!("container {name}"))?;
+        }
+        self.sandboxes.conclude(sandbox).await
     }
 
     /// The containers of a restored pod, as they are listed.

@@ -147,6 +147,11 @@ fn breaks(verb: Verb, pod: PodKind, fault: Fault, nth: usize, after: After) -> b
         house.live(pod, async |home| {
             home.recovery.run().await.unwrap();
             assert_eq!(home.world.frozen(), [""; 0], "{}", what());
+            if verb == Verb::RestorePod {
+                let now = home.deps.index.snapshot();
+                let all = (now.pods().count(), now.containers().count());
+                assert!([(0, 0), (1, 1)].contains(&all), "{}: {all:?}", what());
+            }
             let left = home.clear(&house).await;
             assert!(
                 left.is_empty(),

@@ -344,6 +344,7 @@ impl Home {
                 config,
                 record,
                 handler,
+                is_part: false,
             })
             .await
     }

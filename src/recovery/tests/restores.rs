@@ -81,6 +81,7 @@ impl Home {
                 config,
                 record,
                 handler: String::new(),
+                is_part: false,
             },
             containers: vec![self.container_config(IMAGE)],
         };
