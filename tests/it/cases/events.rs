@@ -11,7 +11,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::case::{Case, Outcome};
 use crate::ensure;
-use crate::node::{Node, layout};
+use crate::node::{Node, layout, patient};
 use crate::pods::{fails, pod, shell, sleeper};
 
 pub(super) const CASES: &[Case] = &[
@@ -31,7 +31,8 @@ pub(super) const CASES: &[Case] = &[
 
 /// So many clients may follow the events.
 const CLIENTS: usize = 32;
-/// Containers of the crowd, and how long they may take altogether.
+/// Containers of the crowd, and how long they may take altogether: those that are not done by then never live. All of them
+/// do with `PODWRIGHT_IT_PATIENCE=5`.
 const CROWD: usize = 1_000;
 const CROWD_TIME: Duration = Duration::from_secs(60);
 /// So many of them live at a time.
@@ -177,13 +178,14 @@ async fn thousand(node: &Node) -> Outcome {
         annotations.insert(String::from("long"), "x".repeat(8 << 10));
         configs.push((node.run_pod(&config).await?, config));
     }
-    let (done, until) = (AtomicUsize::new(0), Instant::now() + CROWD_TIME);
+    let limit = patient(CROWD_TIME);
+    let (done, until) = (AtomicUsize::new(0), Instant::now() + limit);
     let workers = configs
         .iter()
         .map(|(pod, config)| worker(node, pod, config, &done, until));
     let disturbing = async {
         for part in 1..=2 {
-            let due = until - CROWD_TIME / 3 * (3 - part);
+            let due = until - limit / 3 * (3 - part);
             while Instant::now() < due && done.load(Ordering::Relaxed) < CROWD / 3 * part as usize {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
