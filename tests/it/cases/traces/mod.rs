@@ -1,6 +1,7 @@
 //! Traces: what a collector of ours is sent of calls that carry a trace, and that none is missed where it is away.
 
 mod collector;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,6 +29,9 @@ pub(super) const CASES: &[Case] = &[
     }),
     Case::new("traces.go_over_grpc_and_are_sent_before_the_end", |node| {
         Box::pin(over_grpc(node))
+    }),
+    Case::new("traces.go_in_tls_to_whom_the_certificate_names", |node| {
+        Box::pin(in_tls(node))
     }),
     Case::new(
         "traces.a_collector_that_is_away_or_silent_holds_nobody_up",
@@ -273,6 +277,59 @@ async fn over_grpc(node: &Node) -> Outcome {
     fs::write(&settings, before)?;
     node.podwright.start().await?;
     node.until_ready().await
+}
+
+async fn in_tls(node: &Node) -> Outcome {
+    in_tls_over(node, "http/protobuf", "http/1.1").await?;
+    in_tls_over(node, "grpc", "h2").await?;
+    restart(node, &[]).await
+}
+
+/// A collector whose certificate nobody vouches for is sent nothing, and all once the operator does.
+async fn in_tls_over(node: &Node, protocol: &str, below: &str) -> Outcome {
+    const BEHIND: &str = "127.0.0.1:4319";
+    let certificate = node.home.join("collector.crt");
+    let acceptor = tls::acceptor(&certificate, below)?;
+    let outside = tls::in_front_of(BEHIND, TcpListener::bind(COLLECTOR).await?, acceptor);
+    let collected = Collected::default();
+    let (listener, kept) = (TcpListener::bind(BEHIND).await?, collected.clone());
+    let inside = async {
+        match protocol {
+            "grpc" => collector::over_grpc(listener, kept).await,
+            _ => collector::over_http(listener, kept).await,
+        }
+    };
+    let certificate = certificate.display().to_string();
+    let told = [
+        (ENDPOINT, "https://localhost:4318"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", &certificate),
+    ];
+    let [endpoint, spoken, _] = told;
+    let calling = async {
+        restart(node, &[endpoint, spoken]).await?;
+        let complaint = "traces do not reach their collector";
+        let before = node.podwright.log().matches(complaint).count();
+        let list = || traced(cri::ListContainersRequest::default());
+        node.cri.runtime.clone().list_containers(list()).await?;
+        let mut tries = 0..100;
+        while node.podwright.log().matches(complaint).count() == before {
+            tries.next().ok_or("nobody complains of the certificate")?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        ensure(collected.spans().is_empty(), || {
+            format!("{:?}", collected.spans())
+        })?;
+        restart(node, &told).await?;
+        node.cri.runtime.clone().list_containers(list()).await?;
+        let last = format!("{RUNTIME}/ListContainers");
+        collected.until(|span| span.name == last).await.map(drop)
+    };
+    tokio::select! {
+        ended = outside => ended,
+        ended = inside => ended,
+        called = calling => called.map_err(|e| format!("{protocol}: {e}").into()),
+    }
 }
 
 async fn away(node: &Node) -> Outcome {
