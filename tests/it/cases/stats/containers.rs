@@ -17,7 +17,7 @@ use crate::pods::{fails, pod, shell, sleeper};
 pub(super) async fn agree(node: &Node) -> Outcome {
     let config = pod(node, "p");
     let pod = node.run_pod(&config).await?;
-    let script = "head -c 8000000 /dev/zero >/dev/shm/x; x=$(head -c 4000000 /dev/zero | tr '\\0' a); while :; do :; done";
+    let script = "head -c 8000000 /dev/zero >/dev/shm/x; x=$(head -c 4000000 /dev/zero | tr '\\0' a); echo full; while :; do :; done";
     let mut busy = shell("busy", script);
     busy.linux.get_or_insert_default().resources = Some(cri::LinuxContainerResources {
         memory_limit_in_bytes: 256 << 20,
@@ -27,6 +27,14 @@ pub(super) async fn agree(node: &Node) -> Outcome {
     });
     let id = node.run(&pod, &config, &busy).await?;
     let files = Files::of(&id);
+    // What it fills grows by leaps, as the kernel charges it.
+    let filling = Instant::now();
+    while Node::lines(&config, &busy)?.is_empty() {
+        ensure(filling.elapsed() < patient(Duration::from_secs(30)), || {
+            String::from("the container does not get its memory")
+        })?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     tokio::time::sleep(Duration::from_secs(2)).await;
 
     let first = node.container_stats(&id).await?;

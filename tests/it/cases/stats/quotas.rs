@@ -66,8 +66,9 @@ impl Kind {
 
     /// Why this machine has none.
     pub(super) fn obstacle(&self) -> Option<String> {
-        if find_program(self.program).is_none() {
-            return Some(format!("{} is not installed", self.program));
+        let mut needed = [self.program, "chattr"].into_iter();
+        if let Some(lacking) = needed.find(|program| find_program(program).is_none()) {
+            return Some(format!("{lacking} is not installed"));
         }
         let tried = self.try_out();
         tried
