@@ -37,6 +37,7 @@ func TestWhatIsWanted(t *testing.T) {
 		"it must fail":         {"true", step{fails: true}, "must not"},
 		"it fails otherwise":   {"echo Internal >&2; exit 1", step{fails: true, want: "NotFound"}, "nothing that matches"},
 		"it is not there":      {"echo 'code = Unimplemented' >&2; exit 1", step{fails: true, want: "."}, "not there"},
+		"it must not be there": {"echo 'code = Unimplemented' >&2; exit 1", step{fails: true, want: unimplemented}, ""},
 		"it speaks on stderr":  {"echo yes >&2", step{want: "^yes$", stderr: true}, ""},
 		"it does not end":      {"echo yes; exec sleep 100", step{want: "^yes$", until: true}, ""},
 		"it ends too early":    {"echo no", step{want: "^yes$", until: true}, "never came"},
