@@ -14,7 +14,8 @@ use crate::ensure;
 use crate::node::{Node, patient};
 use crate::pods::{fails, pod, shell, sleeper};
 
-pub(super) async fn agree(node: &Node) -> Outcome {
+/// A container that holds 12 MB of its 256 MiB and takes half a processor.
+pub(super) async fn busy(node: &Node) -> Outcome<String> {
     let config = pod(node, "p");
     let pod = node.run_pod(&config).await?;
     let script = "head -c 8000000 /dev/zero >/dev/shm/x; x=$(head -c 4000000 /dev/zero | tr '\\0' a); echo full; while :; do :; done";
@@ -26,7 +27,6 @@ pub(super) async fn agree(node: &Node) -> Outcome {
         ..Default::default()
     });
     let id = node.run(&pod, &config, &busy).await?;
-    let files = Files::of(&id);
     // What it fills grows by leaps, as the kernel charges it.
     let filling = Instant::now();
     while Node::lines(&config, &busy)?.is_empty() {
@@ -36,6 +36,12 @@ pub(super) async fn agree(node: &Node) -> Outcome {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
+    Ok(id)
+}
+
+pub(super) async fn agree(node: &Node) -> Outcome {
+    let id = busy(node).await?;
+    let files = Files::of(&id);
 
     let first = node.container_stats(&id).await?;
     let (cpu_before, mem_before, asked) = loop {

@@ -1,5 +1,6 @@
 //! What containers and pods use, beside what the kernel's own files say.
 
+mod containerd;
 mod containers;
 mod files;
 mod metrics;
@@ -16,6 +17,9 @@ use crate::node::Node;
 pub(super) const CASES: &[Case] = &[
     Case::new("stats.agree_with_the_kernels_files", |node| {
         Box::pin(containers::agree(node))
+    }),
+    Case::new("stats.agree_with_what_containerd_measures", |node| {
+        Box::pin(containerd::agree(node))
     }),
     Case::new("stats.show_who_was_asked_for", |node| {
         Box::pin(containers::filters(node))
