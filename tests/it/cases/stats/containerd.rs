@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use super::STALE;
 use super::containers::busy;
-use super::files::{between, nanoseconds};
+use super::files::between;
 use crate::case::Outcome;
 use crate::node::Node;
 
@@ -17,7 +16,7 @@ impl Measured {
         Ok(Self(serde_json::from_str(&said)?))
     }
 
-    fn number(&self, pointers: [&str; 2]) -> Outcome<f64> {
+    fn number(&self, pointers: &[&str]) -> Outcome<f64> {
         let mut found = pointers
             .iter()
             .filter_map(|at| self.0.pointer(at)?.as_f64());
@@ -27,42 +26,34 @@ impl Measured {
     }
 
     fn cpu_ns(&self) -> Outcome<f64> {
-        match self.number(["/cpu/usage_usec", "/cpu/usage_usec"]) {
+        match self.number(&["/cpu/usage_usec"]) {
             Ok(us) => Ok(us * 1_000.0),
-            Err(_of_v1) => self.number(["/cpu/usage/total", "/cpu/usage/total"]),
+            Err(_of_v1) => self.number(&["/cpu/usage/total"]),
         }
     }
 
     fn usage(&self) -> Outcome<f64> {
-        self.number(["/memory/usage/usage", "/memory/usage"])
+        self.number(&["/memory/usage/usage", "/memory/usage"])
     }
 
     /// Nothing is left out of the document but a zero.
     fn inactive(&self) -> f64 {
-        let found = self.number(["/memory/total_inactive_file", "/memory/inactive_file"]);
+        let found = self.number(&["/memory/total_inactive_file", "/memory/inactive_file"]);
         found.unwrap_or(0.0)
     }
 
     fn rss(&self) -> Outcome<f64> {
-        self.number(["/memory/total_rss", "/memory/anon"])
+        self.number(&["/memory/total_rss", "/memory/anon"])
     }
 
     fn faults(&self) -> Outcome<f64> {
-        self.number(["/memory/total_pg_fault", "/memory/pgfault"])
+        self.number(&["/memory/total_pg_fault", "/memory/pgfault"])
     }
 }
 
 pub(super) async fn agree(node: &Node) -> Outcome {
     let id = busy(node).await?;
-    let (before, told) = loop {
-        tokio::time::sleep(STALE).await;
-        let (before, asked) = (Measured::by(node, &id)?, nanoseconds());
-        let told = node.container_stats(&id).await?;
-        // A reading of the background may be a moment older than the question.
-        if told.cpu.as_ref().is_some_and(|cpu| cpu.timestamp >= asked) {
-            break (before, told);
-        }
-    };
+    let (before, _, told) = node.fresh_stats(&id, || Measured::by(node, &id)).await?;
     let after = Measured::by(node, &id)?;
 
     let cpu = told.cpu.unwrap_or_default();

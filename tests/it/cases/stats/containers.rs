@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use podwright::wire::cri;
 use tonic::Code;
 
-use super::STALE;
-use super::files::{Files, between, nanoseconds};
+use super::files::{Files, between};
 use crate::case::Outcome;
 use crate::ensure;
 use crate::node::{Node, patient};
@@ -44,20 +43,8 @@ pub(super) async fn agree(node: &Node) -> Outcome {
     let files = Files::of(&id);
 
     let first = node.container_stats(&id).await?;
-    let (cpu_before, mem_before, asked) = loop {
-        tokio::time::sleep(STALE).await;
-        let before = (files.cpu_ns()?, files.memory()?, nanoseconds());
-        let told = node.container_stats(&id).await?;
-        // A reading of the background may be a moment older than the question.
-        if told
-            .cpu
-            .as_ref()
-            .is_some_and(|cpu| cpu.timestamp >= before.2)
-        {
-            break before;
-        }
-    };
-    let told = node.container_stats(&id).await?;
+    let measure = || Ok((files.cpu_ns()?, files.memory()?));
+    let ((cpu_before, mem_before), asked, told) = node.fresh_stats(&id, measure).await?;
     let (cpu_after, mem_after) = (files.cpu_ns()?, files.memory()?);
 
     let cpu = told.cpu.unwrap_or_default();

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use podwright::wire::cri;
 
-use crate::case::Case;
+use crate::case::{Case, Outcome};
 use crate::node::Node;
+use files::nanoseconds;
 
 pub(super) const CASES: &[Case] = &[
     Case::new("stats.agree_with_the_kernels_files", |node| {
@@ -64,6 +65,23 @@ impl Node {
         };
         let reply = self.cri.runtime.clone().container_stats(request).await?;
         Ok(reply.into_inner().stats.unwrap_or_default())
+    }
+
+    /// What somebody else measures, when, and what we read of the container after that.
+    async fn fresh_stats<T>(
+        &self,
+        id: &str,
+        measure: impl Fn() -> Outcome<T>,
+    ) -> Outcome<(T, i64, cri::ContainerStats)> {
+        loop {
+            tokio::time::sleep(STALE).await;
+            let (before, asked) = (measure()?, nanoseconds());
+            let told = self.container_stats(id).await?;
+            // A reading of the background may be a moment older than the question.
+            if told.cpu.as_ref().is_some_and(|cpu| cpu.timestamp >= asked) {
+                return Ok((before, asked, told));
+            }
+        }
     }
 
     async fn list_stats(

@@ -49,6 +49,7 @@ pub(super) const CASES: &[Case] = &[
 const COLLECTOR: &str = "127.0.0.1:4318";
 const URL: &str = "http://127.0.0.1:4318";
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const COMPLAINT: &str = "traces do not reach their collector";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
 const RUNTIME: &str = "runtime.v1.RuntimeService";
@@ -308,12 +309,11 @@ async fn in_tls_over(node: &Node, protocol: &str, below: &str) -> Outcome {
     let [endpoint, spoken, _] = told;
     let calling = async {
         restart(node, &[endpoint, spoken]).await?;
-        let complaint = "traces do not reach their collector";
-        let before = node.podwright.log().matches(complaint).count();
+        let before = node.podwright.log().matches(COMPLAINT).count();
         let list = || traced(cri::ListContainersRequest::default());
         node.cri.runtime.clone().list_containers(list()).await?;
         let mut tries = 0..100;
-        while node.podwright.log().matches(complaint).count() == before {
+        while node.podwright.log().matches(COMPLAINT).count() == before {
             tries.next().ok_or("nobody complains of the certificate")?;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -335,14 +335,11 @@ async fn in_tls_over(node: &Node, protocol: &str, below: &str) -> Outcome {
 async fn away(node: &Node) -> Outcome {
     restart(node, &[(ENDPOINT, URL)]).await?;
     start_pod(node, &pod(node, "away")).await?;
-    node.until_said("traces do not reach their collector")
-        .await?;
+    node.until_said(COMPLAINT).await?;
     start_pod(node, &pod(node, "still-away")).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let complaints = node.podwright.log();
-    let complaints = complaints
-        .matches("traces do not reach their collector")
-        .count();
+    let complaints = complaints.matches(COMPLAINT).count();
     ensure(complaints == 1, || {
         format!("{complaints} complaints within a minute")
     })?;
